@@ -1,0 +1,242 @@
+"""What a workload asks of the cluster: tasks on the ranks' streams, and the transfers of its collectives.
+
+Everything here speaks of ranks. Where a rank sits, which links its bytes cross and how long that takes is the
+business of `simulator.layout`, `simulator.network` and `simulator.engine`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+class Layout(Protocol):
+    """Where the ranks are, as a workload may know it: `simulator.layout.RankLayout` is one."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Number of ranks."""
+
+    @property
+    def gpus_per_node(self) -> int:
+        """Number of GPUs of each node."""
+
+    @property
+    def node_of_rank(self) -> IntArray:
+        """[num_ranks] the node of each rank."""
+
+    @property
+    def gpu_of_rank(self) -> IntArray:
+        """[num_ranks] each rank's GPU index within its node."""
+
+    @property
+    def rank_at(self) -> IntArray:
+        """[num_nodes, gpus_per_node] the rank on each GPU, -1 where there is none."""
+
+
+class Transfer(NamedTuple):
+    """Bytes from one rank to one or more others, handed on by relays.
+
+    The bytes go from `source_rank` through `relay_ranks`, one after the other; from the last of them each
+    destination gets its fraction of `size_bytes` (fractions may add up to more than 1: copies). With `reduce`
+    the same tree runs backwards: each destination sends its fraction to the last relay, which sums what
+    belongs together, and `size_bytes` of sums go to `source_rank`.
+    """
+
+    source_rank: int
+    relay_ranks: tuple[int, ...]
+    destinations: tuple[tuple[int, float], ...]
+    size_bytes: float
+    weight: float = 1.0  # share of a full link, relative to other flows on it
+    delay_s: float = 0.0  # between the start of its task and its own
+    rounds: int = 1  # how often in sequence it pays its latency: n - 1 for a ring of n
+    reduce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """Many transfers as columns; lists of varying length are offsets into a flat array (CSR).
+
+    source_rank: [num_transfers]
+    relay_offsets: [num_transfers + 1], relay_ranks: [num_relays]
+    destination_offsets: [num_transfers + 1], destination_ranks, fractions: [num_destinations]
+    size_bytes, weight, delay_s: [num_transfers] bytes, 1, seconds
+    rounds: [num_transfers], reduce: [num_transfers] bool
+    """
+
+    source_rank: IntArray
+    relay_offsets: IntArray
+    relay_ranks: IntArray
+    destination_offsets: IntArray
+    destination_ranks: IntArray
+    fractions: FloatArray
+    size_bytes: FloatArray
+    weight: FloatArray
+    delay_s: FloatArray
+    rounds: IntArray
+    reduce: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.source_rank)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Transfer]) -> Self:
+        """Return the columns of `rows`, in their order."""
+        rows = tuple(rows)
+        destinations = [pair for row in rows for pair in row.destinations]
+        return cls(
+            source_rank=np.array([row.source_rank for row in rows], np.int64),
+            relay_offsets=_offsets(len(row.relay_ranks) for row in rows),
+            relay_ranks=np.array([rank for row in rows for rank in row.relay_ranks], np.int64),
+            destination_offsets=_offsets(len(row.destinations) for row in rows),
+            destination_ranks=np.array([rank for rank, _ in destinations], np.int64),
+            fractions=np.array([fraction for _, fraction in destinations], np.float64),
+            size_bytes=np.array([row.size_bytes for row in rows], np.float64),
+            weight=np.array([row.weight for row in rows], np.float64),
+            delay_s=np.array([row.delay_s for row in rows], np.float64),
+            rounds=np.array([row.rounds for row in rows], np.int64),
+            reduce=np.array([row.reduce for row in rows], np.bool_),
+        )
+
+    @classmethod
+    def point_to_point(
+        cls,
+        source_rank: IntArray,
+        destination_rank: IntArray,
+        size_bytes: FloatArray,
+        *,
+        relay_rank: IntArray | None = None,
+        delay_s: FloatArray | None = None,
+        rounds: int = 1,
+    ) -> Self:
+        """Return transfers with one destination each; arrays of shape [num_transfers].
+
+        relay_rank: one relay each, -1 for none. A relay that is the source or the destination is left out.
+        """
+        count = len(source_rank)
+        relay = np.full(count, -1) if relay_rank is None else relay_rank
+        relayed = (relay >= 0) & (relay != source_rank) & (relay != destination_rank)
+        return cls(
+            source_rank=np.asarray(source_rank, np.int64),
+            relay_offsets=_offsets(relayed),
+            relay_ranks=np.asarray(relay[relayed], np.int64),
+            destination_offsets=np.arange(count + 1, dtype=np.int64),
+            destination_ranks=np.asarray(destination_rank, np.int64),
+            fractions=np.ones(count),
+            size_bytes=np.asarray(size_bytes, np.float64),
+            weight=np.ones(count),
+            delay_s=np.zeros(count) if delay_s is None else np.asarray(delay_s, np.float64),
+            rounds=np.full(count, rounds, np.int64),
+            reduce=np.zeros(count, np.bool_),
+        )
+
+
+def _offsets(lengths: Iterable[int]) -> IntArray:
+    """Return CSR offsets, starting at 0, of rows with these lengths."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.fromiter(lengths, np.int64))])
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """Transfers that belong together. A rank takes part by a task of its own; see `Task.collective`."""
+
+    name: str
+    transfers: Transfers
+
+
+class Stream(StrEnum):
+    """A rank's queue of tasks: one task at a time, in the order in which the graph lists them."""
+
+    COMPUTE = "compute"
+    COMMUNICATION = "communication"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One rank's part of the work: a kernel of known duration, or taking part in a collective.
+
+    A transfer starts once all its senders have started their task of its collective; such a task ends when
+    every transfer that the rank sends or receives in it has ended. A task on no stream waits for its
+    dependencies alone; with no duration it is a barrier.
+    """
+
+    name: str
+    rank: int
+    stream: Stream | None
+    after: tuple[int, ...] = ()  # indices into TaskGraph.tasks
+    duration_s: float = 0.0
+    collective: int | None = None  # index into TaskGraph.collectives
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGraph:
+    """All tasks of a step, each stream's in the order in which it runs them, and their collectives."""
+
+    num_ranks: int
+    tasks: tuple[Task, ...]
+    collectives: tuple[Collective, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTimes:
+    """When each task of a graph ran: arrays of shape [num_tasks], seconds from the start of the step."""
+
+    start_s: FloatArray
+    end_s: FloatArray
+
+    @property
+    def step_time_s(self) -> float:
+        """Return when the last task ended."""
+        return float(self.end_s.max(initial=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a workload says of its own run.
+
+    breakdown_s: part -> seconds, adding up to the step time; metrics: `name_unit` -> value in SI units.
+    """
+
+    breakdown_s: dict[str, float]
+    metrics: dict[str, float]
+
+
+class Workload(Protocol):
+    """A step ready to run: made by a workload's spec, run by the engine."""
+
+    @property
+    def graph(self) -> TaskGraph:
+        """The step's tasks."""
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the workload takes for granted, one sentence each."""
+
+    def summarise(self, times: TaskTimes) -> Summary:
+        """Return the breakdown and the metrics of a run with these task times."""
+
+
+def one_collective_each(
+    collectives: tuple[Collective, ...], ranks: Iterable[int], num_ranks: int
+) -> TaskGraph:
+    """Return a graph in which all of `ranks` run the collectives one after the other, a barrier between them."""
+    ranks = tuple(ranks)
+    tasks: list[Task] = []
+    barrier: tuple[int, ...] = ()
+    for index, collective in enumerate(collectives):
+        if index:
+            last = tuple(range(len(tasks) - len(ranks), len(tasks)))
+            barrier = (len(tasks),)
+            tasks.append(Task("barrier", ranks[0], None, after=last))
+        tasks += [
+            Task(collective.name, rank, Stream.COMMUNICATION, after=barrier, collective=index)
+            for rank in ranks
+        ]
+    return TaskGraph(num_ranks, tuple(tasks), collectives)
