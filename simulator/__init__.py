@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simulator.fluid import replay_flows
+    from simulator.replay import replay_flows
     from simulator.run import simulate
     from simulator.scenario import load_scenario
 
@@ -17,7 +17,7 @@ __all__ = ["__version__", "load_scenario", "replay_flows", "simulate"]
 
 _HOME = {
     "load_scenario": "simulator.scenario",
-    "replay_flows": "simulator.fluid",
+    "replay_flows": "simulator.replay",
     "simulate": "simulator.run",
 }
 

@@ -41,9 +41,9 @@ _EXAMPLE: Final = {
 # Units tried, in this order, when a value is written back to a file; the SI unit takes the rest.
 _WRITTEN: Final = {
     "time": ("s", "ms", "us", "ns"),
-    "bytes": ("GiB", "MiB", "KiB", "GB", "MB", "B"),
-    "bytes per second": ("Gbit/s", "GB/s", "MB/s", "B/s"),
-    "flop per second": ("TFLOP/s", "GFLOP/s", "FLOP/s"),
+    "bytes": ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "kB", "B"),
+    "bytes per second": ("Gbit/s", "TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
+    "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
 }
 _QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z/]*)\s*", re.ASCII)
 _TIDY_DIGITS: Final = 7  # a value is written back in a unit in which it needs no more digits than this
@@ -53,6 +53,14 @@ class Spec(BaseModel):
     """The base of every model that a scenario fills: unknown fields are errors, nothing is coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FieldError(ValueError):
+    """A rule between fields is broken; `field` is the dotted path, from the checked spec, to mend."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def parse_quantity(text: object, dimension: str) -> float:

@@ -7,10 +7,14 @@ business of `simulator.layout`, `simulator.network` and `simulator.engine`.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simulator.rows import csr_offsets, csr_select
+from workloads.models import Model
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -45,9 +49,10 @@ class Transfer(NamedTuple):
     """Bytes from one rank to one or more others, handed on by relays.
 
     The bytes go from `source_rank` through `relay_ranks`, one after the other; from the last of them each
-    destination gets its fraction of `size_bytes` (fractions may add up to more than 1: copies). With `reduce`
-    the same tree runs backwards: each destination sends its fraction to the last relay, which sums what
-    belongs together, and `size_bytes` of sums go to `source_rank`.
+    destination gets its fraction of `size_bytes` (fractions may add up to more than 1: copies). A destination
+    that is the last relay itself keeps its copy, which crosses no further link. With `reduce` the same tree runs
+    backwards: each destination sends its fraction to the last relay, which sums what belongs together, and
+    `size_bytes` of sums go to `source_rank`.
     """
 
     source_rank: int
@@ -93,9 +98,9 @@ class Transfers:
         destinations = [pair for row in rows for pair in row.destinations]
         return cls(
             source_rank=np.array([row.source_rank for row in rows], np.int64),
-            relay_offsets=_offsets(len(row.relay_ranks) for row in rows),
+            relay_offsets=csr_offsets([len(row.relay_ranks) for row in rows]),
             relay_ranks=np.array([rank for row in rows for rank in row.relay_ranks], np.int64),
-            destination_offsets=_offsets(len(row.destinations) for row in rows),
+            destination_offsets=csr_offsets([len(row.destinations) for row in rows]),
             destination_ranks=np.array([rank for rank, _ in destinations], np.int64),
             fractions=np.array([fraction for _, fraction in destinations], np.float64),
             size_bytes=np.array([row.size_bytes for row in rows], np.float64),
@@ -103,6 +108,24 @@ class Transfers:
             delay_s=np.array([row.delay_s for row in rows], np.float64),
             rounds=np.array([row.rounds for row in rows], np.int64),
             reduce=np.array([row.reduce for row in rows], np.bool_),
+        )
+
+    def select(self, indices: IntArray) -> Self:
+        """Return the transfers at `indices` [num_selected], in that order."""
+        relay_offsets, relays = csr_select(self.relay_offsets, indices)
+        destination_offsets, destinations = csr_select(self.destination_offsets, indices)
+        return type(self)(
+            source_rank=self.source_rank[indices],
+            relay_offsets=relay_offsets,
+            relay_ranks=self.relay_ranks[relays],
+            destination_offsets=destination_offsets,
+            destination_ranks=self.destination_ranks[destinations],
+            fractions=self.fractions[destinations],
+            size_bytes=self.size_bytes[indices],
+            weight=self.weight[indices],
+            delay_s=self.delay_s[indices],
+            rounds=self.rounds[indices],
+            reduce=self.reduce[indices],
         )
 
     @classmethod
@@ -125,7 +148,7 @@ class Transfers:
         relayed = (relay >= 0) & (relay != source_rank) & (relay != destination_rank)
         return cls(
             source_rank=np.asarray(source_rank, np.int64),
-            relay_offsets=_offsets(relayed),
+            relay_offsets=csr_offsets(relayed),
             relay_ranks=np.asarray(relay[relayed], np.int64),
             destination_offsets=np.arange(count + 1, dtype=np.int64),
             destination_ranks=np.asarray(destination_rank, np.int64),
@@ -136,11 +159,6 @@ class Transfers:
             rounds=np.full(count, rounds, np.int64),
             reduce=np.zeros(count, np.bool_),
         )
-
-
-def _offsets(lengths: Iterable[int]) -> IntArray:
-    """Return CSR offsets, starting at 0, of rows with these lengths."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.fromiter(lengths, np.int64))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +216,19 @@ class TaskTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What a workload's spec is checked against and built for.
+
+    num_ranks: GPUs of the cluster; folder: where relative paths of the scenario start.
+    """
+
+    model: Model | None
+    num_ranks: int
+    gpus_per_node: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a workload says of its own run.
 
@@ -223,10 +254,8 @@ class Workload(Protocol):
         """Return the breakdown and the metrics of a run with these task times."""
 
 
-def one_collective_each(
-    collectives: tuple[Collective, ...], ranks: Iterable[int], num_ranks: int
-) -> TaskGraph:
-    """Return a graph in which all of `ranks` run the collectives one after the other, a barrier between them."""
+def run_in_turn(collectives: tuple[Collective, ...], ranks: Iterable[int], num_ranks: int) -> TaskGraph:
+    """Return a graph in which `ranks` run the collectives one after the other, a barrier between them."""
     ranks = tuple(ranks)
     tasks: list[Task] = []
     barrier: tuple[int, ...] = ()

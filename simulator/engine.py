@@ -1,0 +1,223 @@
+"""Runs a task graph: SimPy schedules what tasks wait for, the fluid network moves the bytes in between.
+
+Every stream of every rank is a SimPy process that runs its tasks in order. Between two SimPy events nothing but
+flows can change, so that the fluid network runs its own completions up to the next event in compiled code; it
+stops early only when the last flow that some rank waits for has ended. A collective of thousands of flows thus
+is an event or two for each rank that takes part.
+"""
+
+from collections import defaultdict
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from simulator.fluid import FluidNetwork
+from simulator.meter import LinkMeter
+from simulator.network import Network
+from simulator.rows import csr_offsets, csr_select
+from workloads.tasks import Stream, Task, TaskGraph, TaskTimes, Transfers
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+class StalledError(RuntimeError):
+    """Nothing can move any more, yet tasks have not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What happened: when tasks and transfers ran, and what passed each link.
+
+    transfer_start_s, transfer_end_s: [num_collectives] arrays [num_transfers]; the start is when bytes began to
+    move, after the latency; meter: by link of the network; solves: how often rates were solved
+    """
+
+    times: TaskTimes
+    transfer_start_s: tuple[FloatArray, ...]
+    transfer_end_s: tuple[FloatArray, ...]
+    meter: LinkMeter
+    solves: int
+
+
+def execute(graph: TaskGraph, network: Network, endpoint_of_rank: IntArray) -> Recording:
+    """Run a task graph on a network and return what happened.
+
+    endpoint_of_rank: [num_ranks] the GPU of each rank. Raises StalledError, naming tasks, when tasks wait for
+    each other in a circle or for flows that have no capacity.
+    """
+    return _Execution(graph, network, endpoint_of_rank).run()
+
+
+class _CollectiveRun:
+    """A collective under way: which ranks have joined, which transfers have started, what each rank waits for."""
+
+    def __init__(self, transfers: Transfers, fluid: FluidNetwork) -> None:
+        self.transfers = transfers
+        count = len(transfers)
+        rows = np.arange(count)
+        fan_rows = np.repeat(rows, np.diff(transfers.destination_offsets))
+        gathered = transfers.reduce[fan_rows]
+        senders = np.concatenate(
+            [transfers.source_rank[~transfers.reduce], transfers.destination_ranks[gathered]]
+        )
+        sent = np.concatenate([rows[~transfers.reduce], fan_rows[gathered]])
+        self._sent_by = _rows_by_key(senders, sent)
+        self._missing_senders = np.bincount(sent, minlength=count)
+        self._ready: list[IntArray] = []
+        self.flow_of_transfer = np.full(count, -1)
+        self.start_s = np.full(count, np.nan)
+
+        # A watch for each rank, counting the transfers that it sends or receives.
+        ends = [
+            np.concatenate([rows, fan_rows]),
+            np.concatenate([transfers.source_rank, transfers.destination_ranks]),
+        ]
+        end_rows, end_ranks = np.unique(np.stack(ends), axis=1)
+        ranks, place, counts = np.unique(end_ranks, return_inverse=True, return_counts=True)
+        watches = fluid.add_watches(counts)
+        self.watch_of_rank: dict[int, int] = dict(zip(ranks.tolist(), watches.tolist(), strict=True))
+        self._watch_offsets = csr_offsets(np.bincount(end_rows, minlength=count))
+        self._watches = watches[place]
+
+    def join(self, rank: int) -> None:
+        """Let a rank take part: transfers all of whose senders now do become ready to start."""
+        mine = self._sent_by.get(rank)
+        if mine is not None:
+            self._missing_senders[mine] -= 1
+            self._ready.append(mine[self._missing_senders[mine] == 0])
+
+    def start_ready(
+        self, now_s: float, fluid: FluidNetwork, network: Network, endpoint_of_rank: IntArray
+    ) -> None:
+        """Start all transfers that have become ready, as flows of the fluid network."""
+        ready = np.concatenate(self._ready) if self._ready else np.zeros(0, np.int64)
+        self._ready = []
+        if not len(ready):
+            return
+        transfers = self.transfers.select(ready)
+        bills, latency_s = network.bills(transfers, endpoint_of_rank, ready, fluid.backlog_bytes)
+        self.start_s[ready] = now_s + transfers.delay_s + latency_s
+        watch_offsets, entries = csr_select(self._watch_offsets, ready)
+        self.flow_of_transfer[ready] = fluid.add_flows(
+            bills,
+            transfers.size_bytes,
+            self.start_s[ready],
+            transfers.weight,
+            watch_offsets,
+            self._watches[entries],
+        )
+
+
+class _Execution:
+    """One run of a task graph: the SimPy environment, the fluid network, and the records."""
+
+    def __init__(self, graph: TaskGraph, network: Network, endpoint_of_rank: IntArray) -> None:
+        self.graph, self.network, self.endpoint_of_rank = graph, network, endpoint_of_rank
+        self.fluid = FluidNetwork(network.capacity_bytes_per_s)
+        self.environment = simpy.Environment()
+        self.collectives: dict[int, _CollectiveRun] = {}
+        self.done = [self.environment.event() for _ in graph.tasks]
+        self.start_s = np.full(len(graph.tasks), np.nan)
+        self.end_s = np.full(len(graph.tasks), np.nan)
+        self._waiting_for: dict[int, simpy.Event] = {}  # watch -> the event of the task that waits for it
+        self._fired: set[int] = set()
+
+    def run(self) -> Recording:
+        """Start a process per stream, then take turns: flows up to the next event, then the event."""
+        streams: dict[tuple[int, Stream], list[int]] = defaultdict(list)
+        for index, task in enumerate(self.graph.tasks):
+            if task.stream is None:
+                self.environment.process(self._run_in_order([index]))
+            else:
+                streams[task.rank, task.stream].append(index)
+        for indices in streams.values():
+            self.environment.process(self._run_in_order(indices))
+        while True:
+            horizon_s = self.environment.peek()
+            if horizon_s > self.environment.now and self._move_bytes(horizon_s):
+                continue
+            if horizon_s == np.inf:
+                break
+            self.environment.step()
+        self._check_all_ended()
+        return self._recording()
+
+    def _move_bytes(self, horizon_s: float) -> bool:
+        """Run the fluid network up to the next event; return whether something that is waited for ended before."""
+        for collective in self.collectives.values():
+            collective.start_ready(self.environment.now, self.fluid, self.network, self.endpoint_of_rank)
+        fired = self.fluid.advance(horizon_s)
+        if not fired:
+            return False
+        instant = self.environment.timeout(max(0.0, self.fluid.now_s - self.environment.now))
+        instant.callbacks.append(lambda _: self._release(fired))
+        return True
+
+    def _release(self, fired: list[int]) -> None:
+        """Let the tasks go on that wait for these watches; a rank that has yet to join finds its own fired."""
+        self._fired.update(fired)
+        for watch in fired:
+            if watch in self._waiting_for:
+                self._waiting_for.pop(watch).succeed()
+
+    def _run_in_order(self, indices: list[int]) -> Generator[simpy.Event, None, None]:
+        """Run the tasks of one stream, each after those that it depends on."""
+        for index in indices:
+            task = self.graph.tasks[index]
+            unmet = [self.done[before] for before in task.after if not self.done[before].processed]
+            if unmet:
+                yield self.environment.all_of(unmet)
+            self.start_s[index] = self.environment.now
+            if task.duration_s > 0.0:
+                yield self.environment.timeout(task.duration_s)
+            if task.collective is not None:
+                yield from self._take_part(task, task.collective)
+            self.end_s[index] = self.environment.now
+            self.done[index].succeed()
+
+    def _take_part(self, task: Task, collective: int) -> Generator[simpy.Event, None, None]:
+        """Join a collective, and wait for all transfers that the task's rank sends or receives in it."""
+        if collective not in self.collectives:
+            transfers = self.graph.collectives[collective].transfers
+            self.collectives[collective] = _CollectiveRun(transfers, self.fluid)
+        run = self.collectives[collective]
+        run.join(task.rank)
+        watch = run.watch_of_rank.get(task.rank)
+        if watch is not None and watch not in self._fired:
+            self._waiting_for[watch] = self.environment.event()
+            yield self._waiting_for[watch]
+
+    def _check_all_ended(self) -> None:
+        """Raise StalledError unless every task has ended."""
+        stuck = np.flatnonzero(np.isnan(self.end_s))
+        if len(stuck):
+            first = [self.graph.tasks[index] for index in stuck[:3]]
+            names = ", ".join(f"{task.name} of rank {task.rank}" for task in first)
+            flows = int(np.isnan(self.fluid.finish_s).sum())
+            msg = f"{len(stuck)} tasks cannot end, among them {names}; {flows} flows have bytes left but no capacity"
+            raise StalledError(msg)
+
+    def _recording(self) -> Recording:
+        """Return the records of a run that has ended."""
+        runs = [self.collectives.get(index) for index in range(len(self.graph.collectives))]
+        finish_s = self.fluid.finish_s
+        return Recording(
+            times=TaskTimes(self.start_s, self.end_s),
+            transfer_start_s=tuple(np.zeros(0) if run is None else run.start_s for run in runs),
+            transfer_end_s=tuple(
+                np.zeros(0) if run is None else finish_s[run.flow_of_transfer] for run in runs
+            ),
+            meter=self.fluid.meter,
+            solves=self.fluid.solves,
+        )
+
+
+def _rows_by_key(keys: IntArray, values: IntArray) -> dict[int, IntArray]:
+    """Return the values of each key, in rising order of position."""
+    order = np.argsort(keys, kind="stable")
+    unique, starts = np.unique(keys[order], return_index=True)
+    return dict(zip(unique.tolist(), np.split(values[order], starts[1:]), strict=True))

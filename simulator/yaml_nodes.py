@@ -1,0 +1,275 @@
+"""YAML text as nodes that know their lines, and nothing that a data file does not need.
+
+YAML 1.2 with its core schema: `no` is text, `010` is ten, `50e9` is a number, a date is text. Refused are tags,
+merge keys, directives, keys that are not text or stand twice, numbers that are not finite, and what would
+take long to read: deep nesting, very many values. The text is read event by event, so that no depth of it can
+exhaust Python's stack.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+)
+
+from simulator.input_error import FieldPath, InputError, dotted
+
+Scalar = str | int | float | bool | None
+
+# Limits beyond which no scenario goes, and within which any text of 1 MiB is read or refused in about two seconds.
+MAX_VALUES: Final = 50_000
+MAX_DEPTH: Final = 64
+MAX_NUMBER_CHARACTERS: Final = 40
+
+# The core schema, https://yaml.org/spec/1.2.2/#103-core-schema
+_NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUE: Final = frozenset({"true", "True", "TRUE"})
+_FALSE: Final = frozenset({"false", "False", "FALSE"})
+_WHOLE: Final = re.compile(r"([-+]?)(?:0o([0-7]+)|0x([0-9a-fA-F]+)|([0-9]+))", re.ASCII)
+_REAL: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_NOT_FINITE: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+# What the YAML reader says of common slips -> what would be right.
+_REMEDIES: Final = {
+    "mapping values are not allowed here": "a ':' stands where no field can start; align the indentation with "
+    "the fields around it, and quote text that holds ': '",
+    "could not find expected ':'": "this line is neither 'field: value' nor '- item'",
+    "expected <block end>": "this line belongs to none of those above it; align its indentation with theirs",
+    "expected ',' or": "a bracket before this is not closed, or a comma is missing",
+    "found unexpected end of stream": "a quote that opens here is never closed",
+    "expected the node content": "a value is missing, or a bracket is not closed",
+    "expected '<document start>'": "this does not continue what stands above it; write one 'field: value' a line",
+}
+_SAID_OF_THE_START: Final = ("could not find expected ':'", "found unexpected end of stream")
+
+
+@dataclass(slots=True)
+class Node:
+    """A value as written.
+
+    value: a scalar, or a list or dict of nodes; line: where it starts, from 1, None where lines mean nothing;
+    line_of: of each index or key of a list or dict, where it stands.
+    """
+
+    value: Any
+    line: int | None
+    line_of: dict[str | int, int | None] = field(default_factory=dict)
+    is_open: bool = False
+
+
+def compose(text: str, name: str, *, numbered: bool = True) -> Node | None:
+    """Return the one value that `text` holds, None if it holds nothing. Aliases share their node.
+
+    name: what messages call the text; numbered: whether its lines mean anything to the user. Raises InputError.
+    """
+    composer = _Composer(text, name, numbered=numbered)
+    for event in composer.events():
+        composer.take(event)
+    return composer.top
+
+
+class _Composer:
+    """Builds nodes from the events of a YAML text."""
+
+    def __init__(self, text: str, name: str, *, numbered: bool) -> None:
+        self.top: Node | None = None
+        self._text = text
+        self._name = name
+        self._numbered = numbered
+        self._open: list[Node] = []  # the mappings and lists around the next event, outermost first
+        self._key: list[str | None] = []  # of each of them, the key that waits for its value
+        self._anchors: dict[str, Node] = {}
+        self._num_documents = 0
+        self._num_values = 0
+
+    def events(self) -> Iterator[Any]:
+        """Yield the events of the text; what the YAML reader refuses is an InputError."""
+        line = 1
+        events = YAML(typ="safe", pure=True).parse(self._text)
+        while True:
+            try:
+                event = next(events, None)
+            except MarkedYAMLError as error:
+                raise self._syntax_error(error, line) from None
+            except Exception as error:  # the reader lets slip whatever its own code trips over
+                raise self._error(line, f"this is not YAML: {error or type(error).__name__}", ()) from None
+            if event is None:
+                return
+            line = _line(event)
+            yield event
+
+    def take(self, event: Any) -> None:
+        """Add the event to the tree."""
+        if isinstance(event, DocumentStartEvent):
+            self._start_document(event)
+        elif isinstance(event, CollectionEndEvent):
+            self._key.pop()
+            self._open.pop().is_open = False
+        elif isinstance(event, NodeEvent):
+            tag = None if isinstance(event, AliasEvent) else event.ctag
+            if tag is not None:
+                raise self._error(
+                    _line(event), f"the tag {str(tag)!r} is refused; write the value without it"
+                )
+            if self._open and isinstance(self._open[-1].value, dict) and self._key[-1] is None:
+                self._take_key(event)
+            else:
+                self._take_value(event)
+
+    def _start_document(self, event: DocumentStartEvent) -> None:
+        self._num_documents += 1
+        if self._num_documents > 1:
+            raise self._error(_line(event), "a second document starts here; keep one document a file", ())
+        if event.version not in (None, (1, 2)) or event.tags:
+            raise self._error(_line(event), "a % directive stands before this; leave it out", ())
+
+    def _take_key(self, event: NodeEvent) -> None:
+        line = _line(event)
+        if not isinstance(event, ScalarEvent):
+            raise self._error(
+                line, "a list, a mapping or an alias stands where a field's name belongs; name the field"
+            )
+        key = self._scalar(event)
+        if key == "<<" and event.implicit[0]:
+            raise self._error(line, "the merge key '<<' is not supported; write the fields out")
+        if not isinstance(key, str):
+            raise self._error(line, f"the field name {event.value!r} is not text; put it in quotes")
+        mapping = self._open[-1]
+        self._key[-1] = key
+        if key in mapping.line_of:
+            first = f", first on line {mapping.line_of[key]}" if self._numbered else ""
+            raise self._error(line, f"this field is given twice{first}; keep one of them")
+        mapping.line_of[key] = line if self._numbered else None
+
+    def _take_value(self, event: NodeEvent) -> None:
+        self._num_values += 1
+        if self._num_values > MAX_VALUES:
+            message = (
+                f"more than {MAX_VALUES:,} values stand up to here; keep long lists in files of their own"
+            )
+            raise self._error(_line(event), message, self._path()[:3])
+        node = self._node(event)
+        if not self._open:
+            self.top = node
+        elif isinstance(self._open[-1].value, list):
+            holder = self._open[-1]
+            holder.line_of[len(holder.value)] = _line(event) if self._numbered else None
+            holder.value.append(node)
+        else:
+            self._open[-1].value[self._key[-1]] = node
+            self._key[-1] = None
+        if node.is_open:
+            self._open.append(node)
+            self._key.append(None)
+
+    def _node(self, event: NodeEvent) -> Node:
+        """Return the node that the event starts, or the node that an alias stands for."""
+        line = _line(event)
+        if isinstance(event, AliasEvent):
+            known = self._anchors.get(event.anchor)
+            if known is None:
+                raise self._error(
+                    line, f"no anchor &{event.anchor} stands before the alias *{event.anchor}; add it"
+                )
+            if known.is_open:
+                raise self._error(
+                    line, f"the alias *{event.anchor} stands within what it names; write it out"
+                )
+            return known
+        if isinstance(event, CollectionStartEvent) and len(self._open) >= MAX_DEPTH:
+            message = f"values are nested deeper than {MAX_DEPTH}; write fewer levels"
+            raise self._error(line, message, self._path()[:3])
+        value: Any
+        if isinstance(event, ScalarEvent):
+            value = self._scalar(event)
+        else:
+            value = {} if isinstance(event, MappingStartEvent) else []
+        node = Node(value, line if self._numbered else None, is_open=not isinstance(event, ScalarEvent))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _scalar(self, event: ScalarEvent) -> Scalar:
+        """Return the value by the core schema if it is not quoted, else its text."""
+        text = str(event.value)
+        control = _CONTROL.search(text)
+        if control is not None:
+            message = f"this text holds the control character {control.group()!a}; leave it out"
+            raise self._error(_line(event), message)
+        if not event.implicit[0]:
+            return text
+        try:
+            return parse_scalar(text)
+        except ValueError as error:
+            raise self._error(_line(event), str(error)) from None
+
+    def _path(self) -> FieldPath:
+        """Return the path of the value that comes next."""
+        path: list[str | int] = []
+        for node, key in zip(self._open, self._key, strict=True):
+            if isinstance(node.value, list):
+                path.append(len(node.value))
+            elif key is not None:
+                path.append(key)
+        return tuple(path)
+
+    def _error(self, line: int, message: str, path: FieldPath | None = None) -> InputError:
+        where = self._path() if path is None else path
+        return InputError(self._name, line if self._numbered else None, dotted(where), message)
+
+    def _syntax_error(self, error: MarkedYAMLError, line: int) -> InputError:
+        problem = str(error.problem or error.context)
+        at_start = problem.startswith(_SAID_OF_THE_START) and error.context_mark is not None
+        mark = error.context_mark if at_start else error.problem_mark
+        line = line if mark is None else mark.line + 1
+        if "'\\t'" in problem:
+            return self._error(line, "a tab stands where YAML wants spaces; write spaces in its place", ())
+        remedy = next((text for start, text in _REMEDIES.items() if problem.startswith(start)), problem)
+        return self._error(line, f"this is not YAML: {remedy}", ())
+
+
+def _line(event: Any) -> int:
+    """Return the line on which the event starts, from 1."""
+    return int(event.start_mark.line) + 1
+
+
+def parse_scalar(text: str) -> Scalar:
+    """Return the value of an unquoted scalar by the core schema; ValueError for a number beyond the limits."""
+    if text in _NULL:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if _NOT_FINITE.fullmatch(text):
+        msg = f"{text} is not a finite number; write a finite one"
+        raise ValueError(msg)
+    whole = _WHOLE.fullmatch(text)
+    if whole is None and _REAL.fullmatch(text) is None:
+        return text
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        msg = f"this number has {len(text):,} characters; write at most {MAX_NUMBER_CHARACTERS}"
+        raise ValueError(msg)
+    if whole is None:
+        value = float(text)
+        if abs(value) == float("inf"):
+            msg = f"{text} is too large for a number; write a smaller one"
+            raise ValueError(msg)
+        return value
+    sign, octal, hexadecimal, decimal = whole.groups()
+    size = int(octal, 8) if octal else int(hexadecimal, 16) if hexadecimal else int(decimal)
+    if size >= 2**63:
+        msg = f"{text} is too large for a whole number; the largest is {2**63 - 1}"
+        raise ValueError(msg)
+    return -size if sign == "-" else size

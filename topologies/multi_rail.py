@@ -1,0 +1,93 @@
+"""The multi-rail fat-tree: a leaf for each rail of a group of nodes, and spines common to all."""
+
+from typing import Literal
+
+import networkx as nx
+from pydantic import Field
+
+from topologies.cables import CableType, check_num_cables
+from topologies.fat_tree import (
+    TreePlan,
+    TwoLayerTree,
+    add_endpoints,
+    add_switches,
+    add_uplinks,
+    check_num_nodes,
+    endpoints_per_leaf,
+    plan_tree,
+)
+from topologies.node import NodeSpec, add_node
+from topologies.schema import ClusterGraph
+
+
+class MultiRailFatTree(TwoLayerTree):
+    """The NICs with index i of a group of nodes are under one leaf; all leaves hang under common spines."""
+
+    kind: Literal["multi-rail-fat-tree"] = Field(
+        description="a leaf for each rail of a group of nodes, under spines common to all"
+    )
+
+    def check(self, node: NodeSpec, num_nodes: int) -> None:
+        """Raise FieldError, its path starting at the cluster, unless such a network of nodes can be built."""
+        plan_rails(node, num_nodes, self)
+
+    def build(self, node: NodeSpec, num_nodes: int) -> ClusterGraph:
+        """Return the cluster's graph; raise FieldError like `check`."""
+        return multi_rail_fat_tree(node, num_nodes, self)
+
+
+def plan_rails(node: NodeSpec, num_nodes: int, spec: MultiRailFatTree) -> TreePlan:
+    """Return the counts of the tree; raise FieldError if the nodes do not fit. Cheap at any size."""
+
+    def most_nodes(tree: TwoLayerTree) -> int:
+        # A leaf holds one NIC of each node of its group, and a group takes as many leaves as a node has NICs.
+        return tree.switch_ports // node.gpus * endpoints_per_leaf(tree)
+
+    check_num_nodes(spec, num_nodes, f"a tree (two layers, {node.gpus} rails)", most_nodes)
+    groups = -(-num_nodes // endpoints_per_leaf(spec))
+    tree = plan_tree(spec, groups * node.gpus)
+    check_num_cables(node.gpus * num_nodes, tree.cables)
+    return tree
+
+
+def multi_rail_fat_tree(node: NodeSpec, num_nodes: int, spec: MultiRailFatTree) -> ClusterGraph:
+    r"""Return a cluster whose rails share the spines of one two-layer fat-tree.
+
+             spine0                 spine1        ...        any NIC reaches any NIC
+               |   \______________ /   |
+               |   /              \    |
+        rail0/leaf0                rail1/leaf0        ...    leaf0 is for the first group of nodes,
+        |                          |                         leaf1 for the next
+        +-- NIC 0 of node 0        +-- NIC 1 of node 0
+        +-- NIC 0 of node 1        +-- NIC 1 of node 1
+        ...                        ...
+
+    Definition: nodes are grouped in their order, as many to a group as a leaf has endpoints; the NICs with index i
+    of a group (rail i) are under one leaf, and all leaves hang under common spines, wired as `topologies.fat_tree`
+    says. A tree of k-port switches has at most k leaves: eight groups of 32 eight-GPU nodes with 64 ports.
+
+    node, num_nodes: the cluster's nodes, all alike; spec: the shape of the tree. All cables of the network run at
+    the NIC's rate. Switches are `rail3/leaf0` and `spine0`. Raises FieldError if the nodes do not fit.
+
+    Reference: Zhao et al., "Insights into DeepSeek-V3", arXiv 2505.09343, section 5.1, which compares the
+    multi-plane network with this one.
+    """
+    tree = plan_rails(node, num_nodes, spec)
+    graph: ClusterGraph = nx.MultiDiGraph(
+        family=spec.kind, num_nodes=num_nodes, gpus_per_node=node.gpus, planes=1
+    )
+    for number in range(num_nodes):
+        add_node(graph, node, number, [0] * node.gpus)
+    down = CableType("nic", spec.link_profile, node.nic)
+    up = CableType("leaf_spine", spec.link_profile, node.nic)
+    groups = range(tree.leaves // node.gpus)
+    spines = [f"spine{index}" for index in range(tree.spines)]
+    for rail in range(node.gpus):
+        leaves = [f"rail{rail}/leaf{group}" for group in groups]
+        add_switches(graph, leaves, "leaf", spec.switch_ports, rail=rail)
+        nics = [f"node{number}/nic{rail}" for number in range(num_nodes)]
+        add_endpoints(graph, nics, leaves, tree.endpoints, down)
+    add_switches(graph, spines, "spine", spec.switch_ports)
+    all_leaves = [f"rail{rail}/leaf{group}" for group in groups for rail in range(node.gpus)]
+    add_uplinks(graph, all_leaves, spines, tree.uplinks, up)
+    return graph
