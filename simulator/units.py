@@ -45,6 +45,13 @@ _WRITTEN: Final = {
     "bytes per second": ("Gbit/s", "TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
     "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
 }
+# Units in which values are shown to people.
+_SHOWN: Final = {
+    "time": ("s", "ms", "us", "ns"),
+    "bytes": ("TB", "GB", "MB", "kB", "B"),
+    "bytes per second": ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
+    "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
+}
 _QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z/]*)\s*", re.ASCII)
 _TIDY_DIGITS: Final = 7  # a value is written back in a unit in which it needs no more digits than this
 
@@ -95,26 +102,23 @@ def parse_quantity(text: object, dimension: str) -> float:
 def write_quantity(value: float, dimension: str) -> str:
     """Return text that `parse_quantity` reads back as exactly this value, in the tidiest unit that can."""
     for unit in _WRITTEN[dimension]:
-        number = f"{value / UNITS[dimension][unit]:.{_TIDY_DIGITS}g}"
-        if (
-            float(number) >= 1
-            and "e" not in number
-            and parse_quantity(f"{number} {unit}", dimension) == value
-        ):
-            return f"{number} {unit}"
+        text = f"{value / UNITS[dimension][unit]:.{_TIDY_DIGITS}g} {unit}"
+        if 1 <= value / UNITS[dimension][unit] < 1000 and parse_quantity(text, dimension) == value:
+            return text
     return f"{value!r} {next(unit for unit, factor in UNITS[dimension].items() if factor == 1.0)}"
 
 
-def show_quantity(value: float, dimension: str, digits: int = 4) -> str:
-    """Return a rounded text for people, in the decimal unit that keeps the number between 1 and 1000."""
-    shown = {
-        "time": ("s", "ms", "us", "ns"),
-        "bytes": ("TB", "GB", "MB", "kB", "B"),
-        "bytes per second": ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
-        "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
-    }[dimension]
+def fitting_unit(value: float, dimension: str) -> tuple[str, float]:
+    """Return the decimal unit, and its SI factor, in which `value` is at least 1 (the smallest unit if none is)."""
+    shown = _SHOWN[dimension]
     unit = next((unit for unit in shown if abs(value) >= UNITS[dimension][unit]), shown[-1])
-    return f"{value / UNITS[dimension][unit]:.{digits}g} {unit}" if value else f"0 {shown[0]}"
+    return unit, UNITS[dimension][unit]
+
+
+def show_quantity(value: float, dimension: str, digits: int = 4) -> str:
+    """Return a rounded text for people, in the decimal unit that fits."""
+    unit, factor = fitting_unit(value, dimension)
+    return f"{value / factor:.{digits}g} {unit}"
 
 
 def _field(dimension: str, *, positive: bool) -> Any:

@@ -22,12 +22,13 @@ from ruamel.yaml.events import (
     NodeEvent,
     ScalarEvent,
 )
+from ruamel.yaml.reader import ReaderError
 
-from simulator.input_error import FieldPath, InputError, dotted
+from simulator.input_error import FieldPath, InputError, clipped, dotted
 
 Scalar = str | int | float | bool | None
 
-# Limits beyond which no scenario goes, and within which any text of 1 MiB is read or refused in about two seconds.
+# No scenario goes beyond these limits; within them any file of allowed size is read or refused in two seconds.
 MAX_VALUES: Final = 50_000
 MAX_DEPTH: Final = 64
 MAX_NUMBER_CHARACTERS: Final = 40
@@ -49,6 +50,7 @@ _REMEDIES: Final = {
     "could not find expected ':'": "this line is neither 'field: value' nor '- item'",
     "expected <block end>": "this line belongs to none of those above it; align its indentation with theirs",
     "expected ',' or": "a bracket before this is not closed, or a comma is missing",
+    "found character": "a character with a meaning of its own in YAML starts this value; put the value in quotes",
     "found unexpected end of stream": "a quote that opens here is never closed",
     "expected the node content": "a value is missing, or a bracket is not closed",
     "expected '<document start>'": "this does not continue what stands above it; write one 'field: value' a line",
@@ -90,7 +92,9 @@ class _Composer:
         self._name = name
         self._numbered = numbered
         self._open: list[Node] = []  # the mappings and lists around the next event, outermost first
-        self._key: list[str | None] = []  # of each of them, the key that waits for its value
+        self._step: list[
+            str | int | None
+        ] = []  # of each, the index or key at hand; None where a key comes next
         self._anchors: dict[str, Node] = {}
         self._num_documents = 0
         self._num_values = 0
@@ -104,8 +108,13 @@ class _Composer:
                 event = next(events, None)
             except MarkedYAMLError as error:
                 raise self._syntax_error(error, line) from None
+            except ReaderError as error:
+                line = self._text.count("\n", 0, error.position) + 1
+                message = f"this line holds the control character {chr(error.character)!a}; leave it out"
+                raise self._error(line, message, ()) from None
             except Exception as error:  # the reader lets slip whatever its own code trips over
-                raise self._error(line, f"this is not YAML: {error or type(error).__name__}", ()) from None
+                what = f"this cannot be read as YAML ({type(error).__name__})"
+                raise self._error(line, f"{what}; look for a stray escape, quote or bracket", ()) from None
             if event is None:
                 return
             line = _line(event)
@@ -116,18 +125,20 @@ class _Composer:
         if isinstance(event, DocumentStartEvent):
             self._start_document(event)
         elif isinstance(event, CollectionEndEvent):
-            self._key.pop()
+            self._step.pop()
             self._open.pop().is_open = False
+            self._finish_value()
         elif isinstance(event, NodeEvent):
-            tag = None if isinstance(event, AliasEvent) else event.ctag
-            if tag is not None:
-                raise self._error(
-                    _line(event), f"the tag {str(tag)!r} is refused; write the value without it"
-                )
-            if self._open and isinstance(self._open[-1].value, dict) and self._key[-1] is None:
+            self._refuse_tag(event)
+            if self._step and self._step[-1] is None:
                 self._take_key(event)
             else:
                 self._take_value(event)
+
+    def _refuse_tag(self, event: Any) -> None:
+        if not isinstance(event, AliasEvent) and event.ctag is not None:
+            tag = clipped(str(event.ctag).replace("tag:yaml.org,2002:", "!!"), 80)
+            raise self._error(_line(event), f"the tag {tag!r} is refused; write the value without it")
 
     def _start_document(self, event: DocumentStartEvent) -> None:
         self._num_documents += 1
@@ -148,7 +159,7 @@ class _Composer:
         if not isinstance(key, str):
             raise self._error(line, f"the field name {event.value!r} is not text; put it in quotes")
         mapping = self._open[-1]
-        self._key[-1] = key
+        self._step[-1] = key
         if key in mapping.line_of:
             first = f", first on line {mapping.line_of[key]}" if self._numbered else ""
             raise self._error(line, f"this field is given twice{first}; keep one of them")
@@ -162,18 +173,25 @@ class _Composer:
             )
             raise self._error(_line(event), message, self._path()[:3])
         node = self._node(event)
+        line = _line(event) if self._numbered else None
         if not self._open:
             self.top = node
         elif isinstance(self._open[-1].value, list):
-            holder = self._open[-1]
-            holder.line_of[len(holder.value)] = _line(event) if self._numbered else None
-            holder.value.append(node)
+            self._open[-1].line_of[self._step[-1]] = line
+            self._open[-1].value.append(node)
         else:
-            self._open[-1].value[self._key[-1]] = node
-            self._key[-1] = None
+            self._open[-1].value[self._step[-1]] = node
         if node.is_open:
             self._open.append(node)
-            self._key.append(None)
+            self._step.append(0 if isinstance(node.value, list) else None)
+        else:
+            self._finish_value()
+
+    def _finish_value(self) -> None:
+        """Move on to what comes after a complete value."""
+        if self._step:
+            step = self._step[-1]
+            self._step[-1] = step + 1 if isinstance(step, int) else None
 
     def _node(self, event: NodeEvent) -> Node:
         """Return the node that the event starts, or the node that an alias stands for."""
@@ -217,14 +235,8 @@ class _Composer:
             raise self._error(_line(event), str(error)) from None
 
     def _path(self) -> FieldPath:
-        """Return the path of the value that comes next."""
-        path: list[str | int] = []
-        for node, key in zip(self._open, self._key, strict=True):
-            if isinstance(node.value, list):
-                path.append(len(node.value))
-            elif key is not None:
-                path.append(key)
-        return tuple(path)
+        """Return the path of the value at hand."""
+        return tuple(step for step in self._step if step is not None)
 
     def _error(self, line: int, message: str, path: FieldPath | None = None) -> InputError:
         where = self._path() if path is None else path

@@ -1,0 +1,159 @@
+"""The command line. Commands import what they need when they run, so that `--help` is quick.
+
+Exit status: 0 done, 2 the input is wrong (one message on standard error), 1 railplane is wrong.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulator import __version__
+from simulator.input_error import InputError
+
+if TYPE_CHECKING:
+    from simulator.result import Result
+
+app = typer.Typer(
+    name="railplane",
+    help="How long does a step take on this cluster, and which links are busy?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Set a field, such as cluster.nodes=16; may be repeated."
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"railplane {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file.")],
+    *,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write tables, trace and plots there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a scenario: step time, where it went, and which links are busy."""
+    from simulator.run import simulate
+    from simulator.scenario import load_scenario
+
+    loaded = load_scenario(scenario, overrides or [])
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(str(out), None, None, "--out names a file; give a folder, which is made if need be")
+    result = simulate(loaded)
+    if out is not None:
+        _save(result, out)
+    if as_json:
+        typer.echo(result.to_json())
+    else:
+        from rich.console import Console
+
+        from simulator.report import print_report
+
+        print_report(result, Console())
+    if out is not None:
+        typer.echo(f"Wrote {out}", err=True)
+
+
+@app.command()
+def check(
+    scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.")],
+    *,
+    overrides: Overrides = None,
+) -> None:
+    """Say whether scenarios can run, without running them."""
+    from simulator.scenario import load_scenario
+
+    wrong = False
+    for path in scenarios:
+        try:
+            loaded = load_scenario(path, overrides or [])
+        except InputError as error:
+            typer.echo(str(error), err=True)
+            wrong = True
+        else:
+            gpus = loaded.num_nodes * loaded.node.gpus
+            typer.echo(f"{path}: {loaded.scenario.name}: good; {loaded.num_nodes} nodes, {gpus} GPUs")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    import json
+
+    from simulator.scenario import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A catalogue name or a config.json.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Count a model's parameters, KV cache per token and training FLOPs per token, by part."""
+    import json
+
+    from workloads.flops import describe
+    from workloads.models import load_model
+
+    try:
+        summary = describe(load_model(name, Path.cwd()))
+    except ValueError as error:
+        raise InputError(name, None, None, str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(summary.metrics()))
+    else:
+        from rich.console import Console
+
+        from simulator.report import print_model
+
+        print_model(name, summary, Console())
+
+
+def _save(result: "Result", out: Path) -> None:
+    """Write everything that `--out` holds."""
+    from simulator.plots import draw_overview, save_figure
+    from simulator.trace import chrome_trace
+
+    try:
+        result.save(out)
+        (out / "trace.json").write_text(chrome_trace(result.tasks), "utf-8")
+        save_figure(draw_overview(result), out / "overview.png")
+    except OSError as error:
+        raise InputError(str(out), None, None, f"cannot write there: {error.strerror}") from error
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output has stopped; keep the interpreter from failing again as it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,99 @@
+"""Pictures of a result's tables. Plots take tables and return axes; they never compute results."""
+
+from pathlib import Path
+from typing import Final
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from simulator.result import Result
+from simulator.units import fitting_unit
+
+# Okabe and Ito's palette, told apart by the colour-blind and, by lightness, in print.
+_COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_STYLE: Final = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+}
+
+
+def plot_breakdown(breakdown_s: dict[str, float], axes: Axes) -> Axes:
+    """Draw the parts of a step as one bar each, with the values beside them."""
+    unit, factor = fitting_unit(max(breakdown_s.values(), default=0.0), "time")
+    values = [seconds / factor for seconds in breakdown_s.values()]
+    bars = axes.barh(list(breakdown_s), values, color=_COLOURS[0], height=0.6)
+    axes.bar_label(bars, fmt="{:.4g}", padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"time ({unit})")
+    axes.set_xlim(0, max(values, default=0.0) * 1.2 or 1.0)
+    axes.grid(visible=False)
+    return axes
+
+
+def plot_kinds(kinds: dict[str, dict[str, float]], axes: Axes) -> Axes:
+    """Draw the mean and the peak utilisation of each link kind as bars, in percent of the datasheet capacity."""
+    names = list(kinds)
+    for offset, (key, label) in enumerate(
+        (("mean_utilisation", "mean"), ("peak_utilisation", "busiest link"))
+    ):
+        places = [place + (offset - 0.5) * 0.4 for place in range(len(names))]
+        heights = [100 * kinds[name][key] for name in names]
+        bars = axes.bar(places, heights, 0.38, label=label, color=_COLOURS[offset])
+        axes.bar_label(bars, fmt="{:.0f}", padding=2, fontsize=8)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("utilisation (% of datasheet)")
+    axes.set_ylim(0, 109)
+    axes.legend(frameon=False, loc="upper right", ncols=2)
+    return axes
+
+
+def plot_over_time(link_timeline: pd.DataFrame, links: pd.DataFrame, step_time_s: float, axes: Axes) -> Axes:
+    """Draw the mean utilisation of each link kind over time, in percent of the datasheet capacity of all links."""
+    unit, factor = fitting_unit(step_time_s, "time")
+    kind_of_link = links.set_index("link")["kind"]
+    capacity = links.groupby("kind", sort=False)["capacity_bytes_per_s"].sum()
+    sums = link_timeline.groupby([link_timeline["link"].map(kind_of_link), "start_s", "end_s"], sort=False)[
+        "bytes"
+    ].sum()
+    for place, kind in enumerate(capacity.index):
+        if kind in sums.index.get_level_values(0):
+            rows = sums.loc[kind].sort_index().reset_index()
+            # The last bin reaches past the step: its bytes moved in the part within it.
+            seconds = rows["end_s"].clip(upper=step_time_s) - rows["start_s"]
+            percent = 100 * rows["bytes"] / (seconds * capacity[kind])
+            edges = [*(rows["start_s"] / factor), min(rows["end_s"].iloc[-1], step_time_s) / factor]
+            axes.stairs(percent, edges, label=kind, color=_COLOURS[place % len(_COLOURS)], linewidth=1.5)
+    axes.set_xlabel(f"time ({unit})")
+    axes.set_ylabel("mean utilisation (%)")
+    axes.set_xlim(0, step_time_s / factor or 1.0)
+    axes.set_ylim(0, 109)
+    axes.legend(frameon=False, loc="upper right", ncols=4)
+    return axes
+
+
+def draw_overview(result: Result) -> Figure:
+    """Return the picture of a run: its breakdown, utilisation by link kind, and utilisation over time."""
+    summary = result.summary
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 6.4), layout="constrained")
+        figure.suptitle(f"{summary['scenario']}\n{summary['question']}", fontsize=10)
+        grid = figure.add_gridspec(2, 2)
+        plot_breakdown(summary["breakdown_s"], figure.add_subplot(grid[0, 0]))
+        plot_kinds(summary["links"], figure.add_subplot(grid[0, 1]))
+        over_time = figure.add_subplot(grid[1, :])
+        plot_over_time(result.link_timeline, result.links, result.step_time_s, over_time)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG or SVG, by the path's suffix, with nothing in it that changes from run to run."""
+    with mpl.rc_context({"svg.hashsalt": "railplane"}):
+        metadata = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
+        figure.savefig(path, dpi=150, metadata=metadata)

@@ -1,0 +1,118 @@
+"""A result as a person likes to read it in a terminal: what was asked, the answer, and which links are busy."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from simulator.result import Result
+from simulator.units import show_quantity
+from workloads.flops import CONVENTIONS, ModelSummary
+
+_BUSIEST = 8
+_BAR_CELLS = 24
+# Endings of metric names, longest first, and the dimension in which their values are shown.
+_DIMENSIONS = (("_bytes_per_s", "bytes per second"), ("_bytes", "bytes"), ("_s", "time"))
+
+
+def print_report(result: Result, console: Console) -> None:
+    """Print the scenario, step time, breakdown, metrics, utilisation by link kind and the busiest links."""
+    summary = result.summary
+    console.print(f"\n[bold]{summary['scenario']}[/bold]  {summary['question']}")
+    bound_s = summary["bounds_s"]["busiest_link"]
+    of_bound = f"; the busiest link alone needs {show_quantity(bound_s, 'time')}" if bound_s else ""
+    console.print(
+        f"\nStep time [bold green]{show_quantity(result.step_time_s, 'time')}[/bold green]{of_bound}\n"
+    )
+    console.print(_breakdown_table(summary["breakdown_s"], result.step_time_s))
+    console.print(_metrics_table(summary["metrics"]))
+    console.print(_kinds_table(summary["links"]))
+    console.print(_busiest_table(result))
+    console.print("[bold]Assumptions[/bold]")
+    for assumption in summary["provenance"]["assumptions"]:
+        console.print(f"  - {assumption}", highlight=False, style="dim")
+    console.print("[bold]Constants[/bold]")
+    for name, source in summary["provenance"]["cost_sources"].items():
+        console.print(f"  - {name}: {source}", highlight=False, style="dim")
+
+
+def print_model(name: str, summary: ModelSummary, console: Console) -> None:
+    """Print what a model holds and costs, by part."""
+    console.print(f"\n[bold]{name}[/bold]  training FLOPs at {summary.sequence_length:,} tokens\n")
+    table = _table("Part", "parameters", "activated", "KV cache / token", "training FLOPs / token")
+    total = ["total"]
+    total += [f"{count:,}" for count in list(summary.metrics().values())[:4]]
+    for row in summary.rows():
+        table.add_row(*(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
+    table.add_section()
+    table.add_row(*total, style="bold")
+    console.print(table)
+    if summary.mtp_parameters:
+        console.print(f"Multi-token prediction adds {summary.mtp_parameters:,} parameters, in no total.\n")
+    for convention in CONVENTIONS:
+        console.print(f"  - {convention}", highlight=False, style="dim")
+
+
+def show_metric(name: str, value: float) -> str:
+    """Return a metric's value as text, in the unit that its name ends in."""
+    for ending, dimension in _DIMENSIONS:
+        if name.endswith(ending):
+            return show_quantity(value, dimension)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """Return an empty table: the first column to the left, the others, numbers, to the right."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _breakdown_table(breakdown_s: dict[str, float], step_time_s: float) -> Table:
+    table = _table("Part", "time", "share", "")
+    table.columns[-1].justify = "left"
+    for part, seconds in breakdown_s.items():
+        share = seconds / step_time_s if step_time_s else 0.0
+        table.add_row(part, show_quantity(seconds, "time"), f"{share:.1%}", "█" * round(share * _BAR_CELLS))
+    return table
+
+
+def _metrics_table(metrics: dict[str, float]) -> Table:
+    table = _table("Metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name, show_metric(name, value))
+    return table
+
+
+def _kinds_table(kinds: dict[str, dict[str, float]]) -> Table:
+    table = _table(
+        "Links", "count", "bytes", "mean use", "busiest", "of it saturated", title="Utilisation by link kind"
+    )
+    for kind, row in kinds.items():
+        table.add_row(
+            kind,
+            f"{row['count']:,}",
+            show_quantity(row["bytes"], "bytes"),
+            f"{row['mean_utilisation']:.1%}",
+            f"{row['peak_utilisation']:.1%}",
+            f"{row['saturated_fraction']:.1%}",
+        )
+    return table
+
+
+def _busiest_table(result: Result) -> Table:
+    """Return the links with the highest utilisation, first those that were saturated the longest."""
+    table = _table("From", "to", "kind", "bytes", "use", "saturated", title="Busiest links")
+    order = ["saturated_fraction", "utilisation"]
+    used = result.links[result.links["bytes"] > 0.0]
+    for row in used.sort_values(order, ascending=False, kind="stable").head(_BUSIEST).itertuples():
+        table.add_row(
+            row.source,
+            row.target,
+            row.kind,
+            show_quantity(row.bytes, "bytes"),
+            f"{row.utilisation:.1%}",
+            f"{row.saturated_fraction:.1%}",
+        )
+    table.columns[1].justify = table.columns[2].justify = "left"
+    return table

@@ -1,0 +1,107 @@
+"""The whole pipeline on one screen: a scenario in, a result out."""
+
+from typing import Any, Final
+
+import numpy as np
+
+from simulator import __version__
+from simulator.cables import LinkCosts
+from simulator.costs import CostTable
+from simulator.engine import Recording, execute
+from simulator.layout import RankLayout
+from simulator.network import Network
+from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
+from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
+from topologies import build_cluster
+from workloads.tasks import Summary, Workload
+
+ASSUMPTIONS: Final = (
+    "traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses",
+    "a relay hands on what it receives as it arrives, and its memory keeps up",
+)
+
+
+def simulate(loaded: LoadedScenario) -> Result:
+    """Return what happens when a scenario runs: see `Result`. Same scenario, same result, to the last bit."""
+    scenario, cluster = loaded.scenario, loaded.scenario.cluster
+    graph = build_cluster(loaded.node, loaded.num_nodes, cluster.topology)
+    network = Network(graph, link_costs(loaded.costs, cluster.link_profiles), cluster.routing, scenario.seed)
+    layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
+    workload = scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
+    recording = execute(workload.graph, network, layout.endpoint_of_rank)
+    return _assemble(loaded, network, layout, workload, recording)
+
+
+def link_costs(table: CostTable, profiles: frozenset[str]) -> dict[str, LinkCosts]:
+    """Return what a cost table says of each link profile; PCIe's latency is part of its NIC's."""
+    costs = {}
+    for profile in sorted(profiles):
+        latency = table.link_latency.get(profile)
+        first_s, more_s = (latency.same_leaf, latency.switch_s) if latency else (0.0, 0.0)
+        costs[profile] = LinkCosts(table.link_efficiency[profile].value, first_s, more_s)
+    return costs
+
+
+def _assemble(
+    loaded: LoadedScenario, network: Network, layout: RankLayout, workload: Workload, recording: Recording
+) -> Result:
+    """Return the result: tables from the records, and the summary from the tables."""
+    graph, times = workload.graph, recording.times
+    carried_bytes = network.per_cable(recording.meter.bytes)
+    saturated_s = recording.meter.saturated_s[network.link_of_cable]
+    links = links_table(network.cables, carried_bytes, saturated_s, times.step_time_s)
+    flows = flows_table(graph.collectives, recording.transfer_start_s, recording.transfer_end_s, layout)
+    timeline = timeline_table(
+        links, recording.meter, network.link_of_cable, network.cables_of_link, times.step_time_s
+    )
+    num_flows = sum(len(collective.transfers) for collective in graph.collectives)
+    summary = _summary(loaded, workload, workload.summarise(times))
+    summary["links"] = summarise_links(links)
+    summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
+    summary["simulation"] = {
+        "flows": num_flows,
+        "solves": recording.solves,
+        "flow_rows": "one a flow" if len(flows) == num_flows else "one a collective and pair of nodes",
+    }
+    return Result(
+        summary=summary,
+        tasks=tasks_table(graph.tasks, times, layout),
+        flows=flows,
+        links=links,
+        link_timeline=timeline,
+        scenario_text=resolved_text(loaded),
+    )
+
+
+def _summary(loaded: LoadedScenario, workload: Workload, of_workload: Summary) -> dict[str, Any]:
+    """Return the summary but for its links: what was asked, the answer, and where it comes from."""
+    scenario, profiles = loaded.scenario, loaded.scenario.cluster.link_profiles
+    return {
+        "scenario": scenario.name,
+        "question": _question(loaded),
+        "step_time_s": sum(of_workload.breakdown_s.values()),
+        "metrics": of_workload.metrics,
+        "breakdown_s": of_workload.breakdown_s,
+        "links": {},
+        "provenance": {
+            "version": __version__,
+            "seed": scenario.seed,
+            "scenario_sha256": scenario_sha256(loaded),
+            "cost_sources": loaded.costs.sources(profiles),
+            "assumptions": [*ASSUMPTIONS, *workload.assumptions, *loaded.node.assumptions],
+        },
+    }
+
+
+def _question(loaded: LoadedScenario) -> str:
+    """Return in one line what was simulated."""
+    scenario, cluster = loaded.scenario, loaded.scenario.cluster
+    node = cluster.node if isinstance(cluster.node, str) else cluster.node.gpu.name
+    gpus = loaded.num_nodes * loaded.node.gpus
+    parts = [
+        f"{scenario.workload.kind}" + (f" of {scenario.model}" if scenario.model else ""),
+        f"{loaded.num_nodes} x {node}, {gpus} GPUs",
+        f"{cluster.topology.kind}, {cluster.routing} routing",
+        f"costs {loaded.costs.name}",
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+
+from simulator.network import LinkCosts
+from simulator.routing import NoPathError
+from support.clusters import all_pairs, network, run
+from workloads.tasks import Transfer, Transfers
+
+
+def bill_of(compiled, layout, *rows: Transfer, flow: int = 0) -> dict[tuple[str, str], float]:
+    """Return what one of the transfers charges, by the ends of each cable; cables of a bundle are told apart."""
+    transfers = Transfers.from_rows(rows)
+    numbers = np.arange(len(rows))
+    bills, _ = compiled.bills(transfers, layout.endpoint_of_rank, numbers, lambda: np.zeros(compiled.num_links))
+    per_link = np.zeros(compiled.num_links)
+    entries = slice(bills.offsets[flow], bills.offsets[flow + 1])
+    per_link[bills.links[entries]] = bills.coefficients[entries]
+    per_cable = compiled.per_cable(per_link)
+    cables = compiled.cables
+    charged: dict[tuple[str, str], float] = {}
+    for cable in np.flatnonzero(per_cable):
+        ends = (str(cables.source[cable]), str(cables.target[cable]))
+        charged[ends] = charged.get(ends, 0.0) + float(per_cable[cable])
+    return charged
+
+
+def to(source: int, destination: int, size: float = 1.0, relays: tuple[int, ...] = ()) -> Transfer:
+    return Transfer(source, relays, ((destination, 1.0),), size)
+
+
+def wire(node: int, gpu: int, leaf: str) -> dict[tuple[str, str], float]:
+    """The way from a GPU out to its leaf."""
+    way = [f"node{node}/gpu{gpu}", f"node{node}/pcie{gpu}", f"node{node}/nic{gpu}", leaf]
+    return dict.fromkeys(zip(way, way[1:], strict=False), 1.0)
+
+
+def back(way: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return {(target, source): share for (source, target), share in way.items()}
+
+
+def nvlink(node: int, source: int, target: int, share: float = 1.0) -> dict[tuple[str, str], float]:
+    switch = f"node{node}/nvswitch"
+    return {(f"node{node}/gpu{source}", switch): share, (switch, f"node{node}/gpu{target}"): share}
+
+
+def test_within_a_node_bytes_go_over_nvlink():
+    compiled, layout = network(2)
+    assert bill_of(compiled, layout, to(1, 5)) == nvlink(0, 1, 5)
+
+
+def test_equal_indices_stay_in_their_plane():
+    compiled, layout = network(2)
+    plane = "plane3/leaf0"
+    assert bill_of(compiled, layout, to(3, 11)) == wire(0, 3, plane) | back(wire(1, 3, plane))
+
+
+def test_another_plane_is_reached_over_nvlink_first():
+    # GPU 1 of node 0 to GPU 5 of node 1: over NVLink to GPU 5 of node 0, then in plane 5.
+    compiled, layout = network(2)
+    plane = "plane5/leaf0"
+    expected = nvlink(0, 1, 5) | wire(0, 5, plane) | back(wire(1, 5, plane))
+    assert bill_of(compiled, layout, to(1, 13)) == expected
+
+
+def test_planes_that_hold_several_nics_of_a_node_need_no_crossing():
+    # With 4 planes NICs 1 and 5 are both in plane 1.
+    compiled, layout = network(2, planes=4)
+    plane = "plane1/leaf0"
+    assert bill_of(compiled, layout, to(1, 13)) == wire(0, 1, plane) | back(wire(1, 5, plane))
+
+
+def test_multi_rail_crosses_rails_over_the_spines():
+    # 2 nodes, 8 rails: NIC 1 hangs on rail 1's leaf, NIC 5 on rail 5's; all uplinks share the flow equally.
+    compiled, layout = network(2, kind="multi-rail-fat-tree")
+    charged = bill_of(compiled, layout, to(1, 13))
+    for ends, share in (wire(0, 1, "rail1/leaf0") | back(wire(1, 5, "rail5/leaf0"))).items():
+        assert charged.pop(ends) == share
+    assert sum(share for (source, _), share in charged.items() if source == "rail1/leaf0") == pytest.approx(1)
+    assert sum(share for (_, target), share in charged.items() if target == "rail5/leaf0") == pytest.approx(1)
+    assert {end for ends in charged for end in ends} - {"rail1/leaf0", "rail5/leaf0"} == {f"spine{i}" for i in range(4)}
+
+
+def test_a_relayed_multicast_charges_the_wire_once_and_nvlink_each_copy():
+    # From GPU 2 of node 0 through GPU 2 of node 1 to its GPUs 2 (half of the tokens: stays), 4 (a quarter), 7 (all).
+    compiled, layout = network(2)
+    transfer = Transfer(2, (10,), ((10, 0.5), (12, 0.25), (15, 1.0)), 1.0)
+    plane, switch = "plane2/leaf0", "node1/nvswitch"
+    expected = wire(0, 2, plane) | back(wire(1, 2, plane))
+    expected |= {("node1/gpu2", switch): 1.25, (switch, "node1/gpu4"): 0.25, (switch, "node1/gpu7"): 1.0}
+    assert bill_of(compiled, layout, transfer) == expected
+
+
+def test_a_reduction_charges_the_same_tree_turned_round():
+    compiled, layout = network(2)
+    scatter = Transfer(2, (10,), ((10, 0.5), (12, 0.25), (15, 1.0)), 1.0)
+    gather = scatter._replace(reduce=True)
+    assert bill_of(compiled, layout, gather) == back(bill_of(compiled, layout, scatter))
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "static", "ecmp", "least-loaded"])
+def test_every_pair_of_gpus_has_a_path_that_chains(policy):
+    # 5 nodes, 2 endpoints a leaf: three leaves a plane. Every bill must lead from the source's GPU to the target's:
+    # all cables of a path carry the flow once, so that at every vertex in between as much leaves as arrives.
+    compiled, layout = network(5, gpus=2, planes=2, switch_ports=4, policy=policy)
+    source, target = all_pairs(10)
+    rows = [to(int(a), int(b)) for a, b in zip(source, target, strict=True)]
+    for flow, row in enumerate(rows):
+        balance: dict[str, float] = {}
+        for (start, end), share in bill_of(compiled, layout, *rows, flow=flow).items():
+            balance[start] = balance.get(start, 0.0) - share
+            balance[end] = balance.get(end, 0.0) + share
+        rank = row.source_rank
+        other = row.destinations[0][0]
+        assert balance.pop(f"node{rank // 2}/gpu{rank % 2}") == pytest.approx(-1)
+        assert balance.pop(f"node{other // 2}/gpu{other % 2}") == pytest.approx(1)
+        assert list(balance.values()) == pytest.approx([0] * len(balance), abs=1e-12)
+
+
+def test_latency_adds_up_along_the_way():
+    # Table 5 of the paper: 2.8 us through one leaf, 3.7 us through leaf, spine, leaf, 3.33 us over NVLink.
+    costs = {
+        "nvlink": LinkCosts(1.0, 3.33e-6, 0.0),
+        "pcie": LinkCosts(1.0, 0.0, 0.0),
+        "infiniband": LinkCosts(1.0, 2.8e-6, 0.45e-6),
+    }
+    compiled, layout = network(6, gpus=2, planes=2, switch_ports=4, costs=costs)
+    rows = [
+        to(0, 1),  # NVLink
+        to(0, 2),  # same leaf: nodes 0 and 1
+        to(0, 4),  # another leaf: node 2
+        to(0, 5),  # NVLink, then another leaf
+        to(0, 4)._replace(rounds=3),
+        Transfer(0, (2,), ((2, 1.0), (3, 1.0)), 1.0),  # same leaf, then NVLink to one of two
+        Transfer(0, (), ((0, 1.0),), 1.0),  # to itself
+    ]
+    _, latency_s = compiled.bills(
+        Transfers.from_rows(rows), layout.endpoint_of_rank, np.arange(len(rows)), lambda: np.zeros(compiled.num_links)
+    )
+    assert latency_s * 1e6 == pytest.approx([3.33, 2.8, 3.7, 3.33 + 3.7, 11.1, 2.8 + 3.33, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("multi-plane-fat-tree", {"planes": 2, "switch_ports": 4}),  # regular: leaves to spines, one cable each
+        ("multi-plane-fat-tree", {"planes": 1, "switch_ports": 8}),
+        ("multi-rail-fat-tree", {"switch_ports": 12}),
+        ("multi-plane-fat-tree", {"planes": 1, "switch_ports": 6, "spines": 2}),  # irregular: 2 and 1 cables
+    ],
+)
+def test_bundles_change_no_time_and_no_cable(kind, fields):
+    # Sizes drawn at random, so that flows end one by one and every solve is another.
+    source, target = all_pairs(12)
+    size = np.random.default_rng(5).lognormal(size=len(source)) * 1e6
+    transfers = Transfers.point_to_point(source, target, size)
+    outcomes = []
+    for bundle in (True, False):
+        compiled, layout = network(6, gpus=2, kind=kind, bundle=bundle, **fields)
+        recording = run(compiled, layout, transfers)
+        outcomes.append((compiled.num_links, recording.transfer_end_s[0], compiled.per_cable(recording.meter.bytes)))
+    (fewer, bundled_s, bundled_bytes), (more, single_s, single_bytes) = outcomes
+    assert fewer < more
+    assert bundled_s == pytest.approx(single_s, rel=1e-9)
+    assert bundled_bytes == pytest.approx(single_bytes, rel=1e-9)
+
+
+def test_an_unreachable_gpu_is_an_error_that_names_it():
+    # GPU 3 is the only one of node 1 in plane 1: without its port, nothing leads there.
+    compiled, layout = network(2, gpus=2)
+    del compiled._ports[3]
+    with pytest.raises(NoPathError, match="no path from GPU 0 to GPU 3"):
+        bill_of(compiled, layout, to(0, 3))

@@ -1,0 +1,170 @@
+"""What every workload kind promises, whichever it is."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from simulator.layout import RankLayout
+from workloads import WorkloadSpec
+from workloads.models import load_model
+from workloads.tasks import Setting, TaskTimes
+
+ADAPTER = TypeAdapter(WorkloadSpec)
+KINDS = {
+    get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(WorkloadSpec)[0])
+}
+
+FLOWS = "source,destination,size_bytes,start_s\n0,3,1e6,0\nnode1/gpu1,2,5e5,1e-3\n3,0,0,0\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    num_nodes: int
+    gpus_per_node: int
+    fields: dict[str, object]  # of the workload section
+
+
+CASES = [
+    Case(4, 8, {"kind": "expert-parallel", "tokens_per_rank": 16, "expert_parallel": 16}),
+    Case(2, 8, {"kind": "expert-parallel", "tokens_per_rank": 16, "expert_parallel": 4, "groups": 1}),
+    Case(1, 4, {"kind": "expert-parallel", "tokens_per_rank": 1, "expert_parallel": 1}),
+    *(
+        Case(3, 2, {"kind": "collective", "operation": operation, "size": "1 MiB"} | more)
+        for operation in ("all-to-all", "all-gather", "reduce-scatter", "all-reduce")
+        for more in ({}, {"group_size": 2}, {"ranks": [5, 0, 1]})
+    ),
+    Case(2, 2, {"kind": "flows", "path": "flows.csv"}),
+]
+
+
+def case_name(case):
+    return " ".join(str(value) for value in case.fields.values())
+
+
+@pytest.fixture(params=CASES, ids=case_name)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def build(case, tmp_path):
+    """Builds the case's workload with a seed, through the checks that a scenario makes."""
+    (tmp_path / "flows.csv").write_text(FLOWS)
+
+    def built(seed=1):
+        spec = ADAPTER.validate_python(case.fields)
+        model = load_model("deepseek-v3", Path()) if spec.needs_model else None
+        setting = Setting(model, case.num_nodes * case.gpus_per_node, case.gpus_per_node, tmp_path)
+        spec.check(setting)
+        layout = RankLayout.in_order(case.num_nodes, case.gpus_per_node)
+        return spec.build(setting, layout, np.random.default_rng(seed))
+
+    return built
+
+
+def check_offsets(offsets, num_rows, num_entries):
+    assert len(offsets) == num_rows + 1
+    assert offsets[0] == 0
+    assert offsets[-1] == num_entries
+    assert (np.diff(offsets) >= 0).all()
+
+
+def check_transfers(transfers, num_ranks):
+    """Columns of equal length and the declared types, ranks in range, and amounts that a network can move."""
+    count = len(transfers)
+    check_offsets(transfers.relay_offsets, count, len(transfers.relay_ranks))
+    check_offsets(transfers.destination_offsets, count, len(transfers.destination_ranks))
+    assert (np.diff(transfers.destination_offsets) >= 1).all()
+    assert len(transfers.fractions) == len(transfers.destination_ranks)
+    for column in ("source_rank", "relay_ranks", "destination_ranks"):
+        ranks = getattr(transfers, column)
+        assert ((ranks >= 0) & (ranks < num_ranks)).all()
+    for column in ("source_rank", "relay_offsets", "relay_ranks", "destination_offsets", "destination_ranks"):
+        assert getattr(transfers, column).dtype == np.int64
+    for column in ("size_bytes", "weight", "delay_s", "rounds", "reduce"):
+        assert len(getattr(transfers, column)) == count
+    for column in ("fractions", "size_bytes", "weight", "delay_s"):
+        assert getattr(transfers, column).dtype == np.float64
+        assert np.isfinite(getattr(transfers, column)).all()
+    assert ((transfers.fractions > 0) & (transfers.fractions <= 1)).all()
+    assert (transfers.size_bytes >= 0).all()
+    assert (transfers.weight > 0).all()
+    assert (transfers.delay_s >= 0).all()
+    assert (transfers.rounds >= 1).all()
+    # Nothing is sent to its own rank, and a relay is not its own source.
+    assert (transfers.destination_ranks != spread(transfers.source_rank, transfers.destination_offsets)).all()
+    assert (transfers.relay_ranks != spread(transfers.source_rank, transfers.relay_offsets)).all()
+
+
+def spread(column, offsets):
+    """One value per entry of the rows that the offsets bound."""
+    return np.repeat(column, np.diff(offsets))
+
+
+def test_every_kind_has_a_case():
+    assert {case.fields["kind"] for case in CASES} == set(KINDS)
+
+
+def test_the_graph_is_well_formed(build):
+    graph = build().graph
+    assert graph.tasks
+    for index, task in enumerate(graph.tasks):
+        assert 0 <= task.rank < graph.num_ranks
+        assert all(0 <= before < index for before in task.after)
+        assert task.duration_s >= 0
+        assert task.collective is None or 0 <= task.collective < len(graph.collectives)
+    for index, collective in enumerate(graph.collectives):
+        check_transfers(collective.transfers, graph.num_ranks)
+        takes_part = [task.rank for task in graph.tasks if task.collective == index]
+        assert len(set(takes_part)) == len(takes_part)
+        ends = {*collective.transfers.source_rank.tolist(), *collective.transfers.destination_ranks.tolist()}
+        assert ends <= set(takes_part)
+
+
+def test_a_seed_gives_the_same_step(build):
+    first, second = build().graph, build().graph
+    assert first.tasks == second.tasks
+    for one, other in zip(first.collectives, second.collectives, strict=True):
+        assert one.name == other.name
+        for column in fields(one.transfers):
+            left, right = getattr(one.transfers, column.name), getattr(other.transfers, column.name)
+            assert np.array_equal(left, right)
+
+
+def test_the_breakdown_adds_up_whatever_the_times(build):
+    workload = build()
+    rng = np.random.default_rng(1)
+    for scale_s in (0.0, 1e-6, 1e3):
+        start_s = rng.random(len(workload.graph.tasks)) * scale_s
+        times = TaskTimes(start_s, start_s + rng.random(len(start_s)) * scale_s)
+        summary = workload.summarise(times)
+        assert abs(sum(summary.breakdown_s.values()) - times.step_time_s) <= 1e-9
+        assert min(summary.breakdown_s.values()) >= 0
+        assert np.isfinite(list(summary.metrics.values())).all()
+
+
+def test_what_it_takes_for_granted_is_said_in_sentences(build):
+    assumptions = build().assumptions
+    assert assumptions
+    assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in assumptions)
+
+
+def test_a_spec_is_read_back_from_what_it_writes(case):
+    spec = ADAPTER.validate_python(case.fields)
+    assert ADAPTER.validate_python(spec.model_dump(mode="json")) == spec
+    assert ADAPTER.validate_json(spec.model_dump_json()) == spec
+    needed = spec.needed_ranks()
+    assert needed is None or 1 <= needed <= case.num_nodes * case.gpus_per_node
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_is_described(kind):
+    for name, field in KINDS[kind].model_fields.items():
+        assert field.description, name
+        required = "no default" in field.description
+        assert required == (field.is_required() and name != "kind"), name
+    assert kind in str(ADAPTER.json_schema())
