@@ -157,3 +157,7 @@ def main() -> None:
         # Whoever read our output has stopped; keep the interpreter from failing again as it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -219,5 +219,6 @@ class _Execution:
 def _rows_by_key(keys: IntArray, values: IntArray) -> dict[int, IntArray]:
     """Return the values of each key, in rising order of position."""
     order = np.argsort(keys, kind="stable")
-    unique, starts = np.unique(keys[order], return_index=True)
-    return dict(zip(unique.tolist(), np.split(values[order], starts[1:]), strict=True))
+    unique, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
+    rows = zip(unique.tolist(), starts.tolist(), counts.tolist(), strict=True)
+    return {key: values[order[start : start + count]] for key, start, count in rows}

@@ -1,7 +1,7 @@
 """Pictures of a result's tables. Plots take tables and return axes; they never compute results."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import pandas as pd
@@ -13,7 +13,9 @@ from simulator.units import fitting_unit
 
 # Okabe and Ito's palette, told apart by the colour-blind and, by lightness, in print.
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-_STYLE: Final = {
+# Kinds that carry the same bytes lie on top of each other: dashes let both be seen.
+_DASHES: Final = ("-", "-", "-", (0, (4, 4)), "-", "-.")
+_STYLE: Final[dict[str, Any]] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -49,8 +51,8 @@ def plot_kinds(kinds: dict[str, dict[str, float]], axes: Axes) -> Axes:
         axes.bar_label(bars, fmt="{:.0f}", padding=2, fontsize=8)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("utilisation (% of datasheet)")
-    axes.set_ylim(0, 109)
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+    axes.set_ylim(0, 105)
+    _legend_above(axes)
     return axes
 
 
@@ -69,20 +71,28 @@ def plot_over_time(link_timeline: pd.DataFrame, links: pd.DataFrame, step_time_s
             seconds = rows["end_s"].clip(upper=step_time_s) - rows["start_s"]
             percent = 100 * rows["bytes"] / (seconds * capacity[kind])
             edges = [*(rows["start_s"] / factor), min(rows["end_s"].iloc[-1], step_time_s) / factor]
-            axes.stairs(percent, edges, label=kind, color=_COLOURS[place % len(_COLOURS)], linewidth=1.5)
+            stairs = axes.stairs(
+                percent, edges, label=kind, color=_COLOURS[place % len(_COLOURS)], linewidth=1.6
+            )
+            stairs.set_linestyle(_DASHES[place % len(_DASHES)])
     axes.set_xlabel(f"time ({unit})")
     axes.set_ylabel("mean utilisation (%)")
     axes.set_xlim(0, step_time_s / factor or 1.0)
-    axes.set_ylim(0, 109)
-    axes.legend(frameon=False, loc="upper right", ncols=4)
+    axes.set_ylim(0, 105)
+    _legend_above(axes)
     return axes
+
+
+def _legend_above(axes: Axes) -> None:
+    """Put the legend in one row above the axes, where it hides nothing."""
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=8, borderaxespad=0.1)
 
 
 def draw_overview(result: Result) -> Figure:
     """Return the picture of a run: its breakdown, utilisation by link kind, and utilisation over time."""
     summary = result.summary
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 6.4), layout="constrained")
+    with mpl.rc_context(rc=_STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(10, 6.6), layout="constrained")
         figure.suptitle(f"{summary['scenario']}\n{summary['question']}", fontsize=10)
         grid = figure.add_gridspec(2, 2)
         plot_breakdown(summary["breakdown_s"], figure.add_subplot(grid[0, 0]))

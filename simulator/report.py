@@ -1,11 +1,13 @@
 """A result as a person likes to read it in a terminal: what was asked, the answer, and which links are busy."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from simulator.result import Result
-from simulator.units import show_quantity
+from simulator.units import show_count, show_quantity
 from workloads.flops import CONVENTIONS, ModelSummary
 
 _BUSIEST = 8
@@ -27,29 +29,32 @@ def print_report(result: Result, console: Console) -> None:
     console.print(_metrics_table(summary["metrics"]))
     console.print(_kinds_table(summary["links"]))
     console.print(_busiest_table(result))
-    console.print("[bold]Assumptions[/bold]")
-    for assumption in summary["provenance"]["assumptions"]:
-        console.print(f"  - {assumption}", highlight=False, style="dim")
-    console.print("[bold]Constants[/bold]")
-    for name, source in summary["provenance"]["cost_sources"].items():
-        console.print(f"  - {name}: {source}", highlight=False, style="dim")
+    _print_list("Assumptions", summary["provenance"]["assumptions"], console)
+    sources = summary["provenance"]["cost_sources"]
+    _print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
 
 
 def print_model(name: str, summary: ModelSummary, console: Console) -> None:
     """Print what a model holds and costs, by part."""
-    console.print(f"\n[bold]{name}[/bold]  training FLOPs at {summary.sequence_length:,} tokens\n")
-    table = _table("Part", "parameters", "activated", "KV cache / token", "training FLOPs / token")
-    total = ["total"]
-    total += [f"{count:,}" for count in list(summary.metrics().values())[:4]]
+    console.print(f"\n[bold]{name}[/bold]  FLOPs to train a token in a sequence of {summary.sequence_length:,}\n")
+    table = _table("Part", "parameters", "activated", "KV per token", "FLOPs")
     for row in summary.rows():
-        table.add_row(*(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
+        part, *counts = row.values()
+        table.add_row(str(part), *_model_row(*map(int, counts)))
     table.add_section()
-    table.add_row(*total, style="bold")
+    table.add_row("total", *_model_row(*list(summary.metrics().values())[:4]), style="bold")
     console.print(table)
     if summary.mtp_parameters:
-        console.print(f"Multi-token prediction adds {summary.mtp_parameters:,} parameters, in no total.\n")
-    for convention in CONVENTIONS:
-        console.print(f"  - {convention}", highlight=False, style="dim")
+        console.print(
+            f"Multi-token prediction adds {show_count(summary.mtp_parameters)} parameters, in no total.\n"
+        )
+    _print_list("Conventions", CONVENTIONS, console)
+
+
+def _model_row(parameters: int, activated: int, kv_cache_bytes: int, flops: int) -> tuple[str, ...]:
+    """Return a part's counts as text."""
+    cache = show_quantity(kv_cache_bytes, "bytes") if kv_cache_bytes else "0"
+    return show_count(parameters), show_count(activated), cache, show_count(flops)
 
 
 def show_metric(name: str, value: float) -> str:
@@ -58,6 +63,16 @@ def show_metric(name: str, value: float) -> str:
         if name.endswith(ending):
             return show_quantity(value, dimension)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _print_list(title: str, lines: Sequence[str], console: Console) -> None:
+    """Print sentences as a list with hanging indents."""
+    console.print(f"[bold]{title}[/bold]")
+    listed = Table.grid(padding=(0, 1))
+    for line in lines:
+        listed.add_row(" -", line)
+    console.print(listed, style="dim", highlight=False)
+    console.print()
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

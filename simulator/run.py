@@ -16,8 +16,8 @@ from topologies import build_cluster
 from workloads.tasks import Summary, Workload
 
 ASSUMPTIONS: Final = (
-    "traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses",
-    "a relay hands on what it receives as it arrives, and its memory keeps up",
+    "Traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses.",
+    "A relay hands on what it receives as it arrives, and its memory keeps up.",
 )
 
 

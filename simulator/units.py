@@ -121,6 +121,13 @@ def show_quantity(value: float, dimension: str, digits: int = 4) -> str:
     return f"{value / factor:.{digits}g} {unit}"
 
 
+def show_count(value: float) -> str:
+    """Return a rounded count for people: 671026419200 as `671.0 B`."""
+    names = ((1e12, " T"), (1e9, " B"), (1e6, " M"))
+    factor, name = next(((factor, name) for factor, name in names if abs(value) >= factor), (1.0, ""))
+    return f"{value / factor:,.4g}{name}" if name else f"{value:,.0f}"
+
+
 def _field(dimension: str, *, positive: bool) -> Any:
     """Return the pydantic annotations of a float field of this dimension, read from and written to text."""
     pattern = rf"^\s*\+?[0-9.]+([eE][+-]?[0-9]+)?\s*({'|'.join(UNITS[dimension])})\s*$"

@@ -68,7 +68,7 @@ _HOPPER_CABLES: Final[dict[str, Any]] = {
     "pcie": "64 GB/s",  # quoted, as peak_bf16: Gen5 x16, 128 GB/s both ways
     "nic": "400 Gbit/s",  # published, arXiv 2505.09343v2: ConnectX-7, 50 GB/s
 }
-_SAME_CHIP: Final = "the peaks of the {} are those of the H100, which has the same chip"
+_SAME_CHIP: Final = "The peaks of the {} are those of the H100, which has the same chip."
 
 _CATALOGUE: Final[dict[str, dict[str, Any]]] = {
     "h800": {
@@ -106,7 +106,7 @@ _CATALOGUE: Final[dict[str, dict[str, Any]]] = {
         "nvlink": "450 GB/s",  # inferred from the H100; 900 GB/s both ways
         "assumptions": [
             _SAME_CHIP.format("H200"),
-            "the NVLink, PCIe and NICs of the H200 node are those of the H100 node",
+            "The NVLink, PCIe and NICs of the H200 node are those of the H100 node.",
         ],
     },
     "gb200-nvl72": {
@@ -123,10 +123,10 @@ _CATALOGUE: Final[dict[str, dict[str, Any]]] = {
         "pcie": "64 GB/s",  # assumed, see below
         "nic": "400 Gbit/s",  # assumed: the NIC of the Hopper nodes
         "assumptions": [
-            "a GPU of the GB200 NVL72 reaches its NIC and the host as if by a PCIe Gen5 x16 port of its own "
-            "(64 GB/s one way), in place of the way through its Grace CPU",
-            "each GPU of the GB200 NVL72 has one NIC of 400 Gbit/s",
-            "the 36 CPUs of the GB200 NVL72 count as one host",
+            "A GPU of the GB200 NVL72 reaches its NIC and the host as if by a PCIe Gen5 x16 port of its own "
+            "(64 GB/s one way), in place of the way through its Grace CPU.",
+            "Each GPU of the GB200 NVL72 has one NIC of 400 Gbit/s.",
+            "The 36 CPUs of the GB200 NVL72 count as one host.",
         ],
     },
 }

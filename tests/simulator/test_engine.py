@@ -87,6 +87,10 @@ def test_a_rank_without_transfers_passes_at_once(cluster):
     assert log(cluster, [part(0), part(1), part(2)], [to(0, 1, 10.0)])[2] == ("c0", 2, 0.0, 0.0)
 
 
+def test_a_collective_without_transfers_takes_no_time(cluster):
+    assert log(cluster, [part(0), part(1)], []) == [("c0", 0, 0.0, 0.0), ("c0", 1, 0.0, 0.0)]
+
+
 def test_a_reduction_starts_when_all_its_senders_are_there(cluster):
     # Ranks 1 and 2 each send 10 bytes to rank 0, which takes 20 in: 2 s, from when rank 2 has come at 3 s.
     gather = Transfer(0, (), ((1, 1.0), (2, 1.0)), 10.0, reduce=True)

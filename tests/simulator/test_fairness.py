@@ -138,6 +138,8 @@ def test_a_slack_link_changes_nothing(case: Case, data):
     rates_before = max_min_rates(*case.arrays)
     crossing = data.draw(st.lists(st.booleans(), min_size=len(case.bills), max_size=len(case.bills)))
     wide = len(case.capacity)
-    bills = [bill | {wide: 1} if crosses else bill for bill, crosses in zip(case.bills, crossing, strict=True)]
+    bills = [
+        bill | {wide: 1} if crosses else bill for bill, crosses in zip(case.bills, crossing, strict=True)
+    ]
     other = Case([*case.capacity, 1 + 2 * sum(case.capacity) * 8 * len(bills)], bills, case.weights)
     assert max_min_rates(*other.arrays) == pytest.approx(rates_before, rel=1e-11)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,9 @@ def network_with(capacity, *flows, watches=()):
     """Return a network with flows (links, size, start), and a watch per tuple of flow numbers."""
     network = FluidNetwork(np.array(capacity, float))
     ids = network.add_watches(np.array([len(watched) for watched in watches], np.int64)) if watches else []
-    named = [[int(ids[i]) for i, watched in enumerate(watches) if flow in watched] for flow in range(len(flows))]
+    named = [
+        [int(ids[i]) for i, watched in enumerate(watches) if flow in watched] for flow in range(len(flows))
+    ]
     links = np.array([link for path, _, _ in flows for link in path], np.int64)
     network.add_flows(
         Bills(csr_offsets([len(path) for path, _, _ in flows]), links, np.ones(len(links))),
@@ -141,7 +145,7 @@ def test_bytes_are_conserved_and_no_link_is_over_capacity(case: Case, data):
     # 2. In no bin did a link carry more than its capacity allows in that time.
     assert (network.meter.bins <= capacity[:, None] * network.meter.width_s[0] * (1 + 1e-9)).all()
     # 3. Nobody ends before the busiest of its links alone could have carried it.
-    fastest = np.array([(coefficients[a:b] / capacity[links[a:b]]).max() for a, b in zip(offsets, offsets[1:])])
+    fastest = np.array([(coefficients[a:b] / capacity[links[a:b]]).max() for a, b in pairwise(offsets)])
     assert (network.finish_s >= (start + size * fastest) * (1 - 1e-9)).all()
 
 

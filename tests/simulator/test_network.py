@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ def bill_of(compiled, layout, *rows: Transfer, flow: int = 0) -> dict[tuple[str,
     """Return what one of the transfers charges, by the ends of each cable; cables of a bundle are told apart."""
     transfers = Transfers.from_rows(rows)
     numbers = np.arange(len(rows))
-    bills, _ = compiled.bills(transfers, layout.endpoint_of_rank, numbers, lambda: np.zeros(compiled.num_links))
+    bills, _ = compiled.bills(
+        transfers, layout.endpoint_of_rank, numbers, lambda: np.zeros(compiled.num_links)
+    )
     per_link = np.zeros(compiled.num_links)
     entries = slice(bills.offsets[flow], bills.offsets[flow + 1])
     per_link[bills.links[entries]] = bills.coefficients[entries]
@@ -31,7 +35,7 @@ def to(source: int, destination: int, size: float = 1.0, relays: tuple[int, ...]
 def wire(node: int, gpu: int, leaf: str) -> dict[tuple[str, str], float]:
     """The way from a GPU out to its leaf."""
     way = [f"node{node}/gpu{gpu}", f"node{node}/pcie{gpu}", f"node{node}/nic{gpu}", leaf]
-    return dict.fromkeys(zip(way, way[1:], strict=False), 1.0)
+    return dict.fromkeys(pairwise(way), 1.0)
 
 
 def back(way: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
@@ -77,7 +81,9 @@ def test_multi_rail_crosses_rails_over_the_spines():
         assert charged.pop(ends) == share
     assert sum(share for (source, _), share in charged.items() if source == "rail1/leaf0") == pytest.approx(1)
     assert sum(share for (_, target), share in charged.items() if target == "rail5/leaf0") == pytest.approx(1)
-    assert {end for ends in charged for end in ends} - {"rail1/leaf0", "rail5/leaf0"} == {f"spine{i}" for i in range(4)}
+    assert {end for ends in charged for end in ends} - {"rail1/leaf0", "rail5/leaf0"} == {
+        f"spine{i}" for i in range(4)
+    }
 
 
 def test_a_relayed_multicast_charges_the_wire_once_and_nvlink_each_copy():
@@ -134,7 +140,10 @@ def test_latency_adds_up_along_the_way():
         Transfer(0, (), ((0, 1.0),), 1.0),  # to itself
     ]
     _, latency_s = compiled.bills(
-        Transfers.from_rows(rows), layout.endpoint_of_rank, np.arange(len(rows)), lambda: np.zeros(compiled.num_links)
+        Transfers.from_rows(rows),
+        layout.endpoint_of_rank,
+        np.arange(len(rows)),
+        lambda: np.zeros(compiled.num_links),
     )
     assert latency_s * 1e6 == pytest.approx([3.33, 2.8, 3.7, 3.33 + 3.7, 11.1, 2.8 + 3.33, 0.0])
 
@@ -142,7 +151,10 @@ def test_latency_adds_up_along_the_way():
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        ("multi-plane-fat-tree", {"planes": 2, "switch_ports": 4}),  # regular: leaves to spines, one cable each
+        (
+            "multi-plane-fat-tree",
+            {"planes": 2, "switch_ports": 4},
+        ),  # regular: leaves to spines, one cable each
         ("multi-plane-fat-tree", {"planes": 1, "switch_ports": 8}),
         ("multi-rail-fat-tree", {"switch_ports": 12}),
         ("multi-plane-fat-tree", {"planes": 1, "switch_ports": 6, "spines": 2}),  # irregular: 2 and 1 cables
@@ -157,7 +169,9 @@ def test_bundles_change_no_time_and_no_cable(kind, fields):
     for bundle in (True, False):
         compiled, layout = network(6, gpus=2, kind=kind, bundle=bundle, **fields)
         recording = run(compiled, layout, transfers)
-        outcomes.append((compiled.num_links, recording.transfer_end_s[0], compiled.per_cable(recording.meter.bytes)))
+        outcomes.append(
+            (compiled.num_links, recording.transfer_end_s[0], compiled.per_cable(recording.meter.bytes))
+        )
     (fewer, bundled_s, bundled_bytes), (more, single_s, single_bytes) = outcomes
     assert fewer < more
     assert bundled_s == pytest.approx(single_s, rel=1e-9)

@@ -75,7 +75,9 @@ def test_static_spreads_the_destinations_of_a_leaf_over_all_cables():
 
 def test_static_ignores_the_source_and_the_flow():
     fabric = two_layer(3, [4, 4])
-    down = [{c for c, _ in route(fabric, "static", source, 2, destination=5, flow=source)} for source in (0, 1)]
+    down = [
+        {c for c, _ in route(fabric, "static", source, 2, destination=5, flow=source)} for source in (0, 1)
+    ]
     ends = cable_ends(fabric)
     assert {c for c in down[0] if ends[c][1] == 2} == {c for c in down[1] if ends[c][1] == 2}
 

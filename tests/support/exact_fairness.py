@@ -12,8 +12,12 @@ def exact_rates(capacity: list[Fraction], bills: list[Bill], weights: list[Fract
         unfixed = [flow for flow in range(len(bills)) if flow not in rates]
         levels = {}
         for link, full in enumerate(capacity):
-            demand = sum((bills[flow].get(link, Fraction(0)) * weights[flow] for flow in unfixed), Fraction(0))
-            taken = sum((bills[flow].get(link, Fraction(0)) * rate for flow, rate in rates.items()), Fraction(0))
+            demand = sum(
+                (bills[flow].get(link, Fraction(0)) * weights[flow] for flow in unfixed), Fraction(0)
+            )
+            taken = sum(
+                (bills[flow].get(link, Fraction(0)) * rate for flow, rate in rates.items()), Fraction(0)
+            )
             if demand > 0:
                 levels[link] = (full - taken) / demand
         lowest = min(levels.values())

@@ -36,7 +36,9 @@ def test_a_uniform_all_to_all_runs_at_line_rate(kind, fields):
 
 def test_a_uniform_all_to_all_on_nvlink():
     compiled, layout = network(1, kind="none", gpus=8)
-    assert run(compiled, layout, uniform(8)).times.step_time_s == pytest.approx(7 * MESSAGE / NVLINK, rel=1e-9)
+    assert run(compiled, layout, uniform(8)).times.step_time_s == pytest.approx(
+        7 * MESSAGE / NVLINK, rel=1e-9
+    )
 
 
 def test_a_uniform_all_to_all_with_relays_is_bound_by_the_nics():
@@ -65,7 +67,9 @@ def test_parking_lot():
     # a: 0 -> 2 (1 m), b: 0 -> 1 (3 m), c: 1 -> 2 (3 m). Out of 0: a + b <= B; into 2: a + c <= B; so B/2 each.
     # When a has ended at 2 m/B, b and c have 2 m left and get B each: they end at 4 m/B.
     compiled, layout = network(3, gpus=1, planes=1)
-    transfers = Transfers.point_to_point(np.array([0, 0, 1]), np.array([2, 1, 2]), MESSAGE * np.array([1.0, 3, 3]))
+    transfers = Transfers.point_to_point(
+        np.array([0, 0, 1]), np.array([2, 1, 2]), MESSAGE * np.array([1.0, 3, 3])
+    )
     ends = run(compiled, layout, transfers).transfer_end_s[0] * NIC / MESSAGE
     assert ends == pytest.approx([2, 4, 4], rel=1e-9)
 
