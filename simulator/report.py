@@ -116,11 +116,11 @@ def _kinds_table(kinds: dict[str, dict[str, float]]) -> Table:
 
 
 def _busiest_table(result: Result) -> Table:
-    """Return the links with the highest utilisation, first those that were saturated the longest."""
+    """Return the links that had the most to do, by the time that they need at their effective capacity."""
     table = _table("From", "to", "kind", "bytes", "use", "saturated", title="Busiest links")
-    order = ["saturated_fraction", "utilisation"]
     used = result.links[result.links["bytes"] > 0.0]
-    for row in used.sort_values(order, ascending=False, kind="stable").head(_BUSIEST).itertuples():
+    busy_s = (used["bytes"] / used["effective_bytes_per_s"]).sort_values(ascending=False, kind="stable")
+    for row in used.loc[busy_s.index[:_BUSIEST]].itertuples():
         table.add_row(
             row.source,
             row.target,

@@ -196,13 +196,12 @@ def timeline_table(
     edges = np.arange(kept_bins) * merged
     bins = np.add.reduceat(meter.bins[:, :num_bins], edges, axis=1)
     shares = bins[link_of_cable[used]] / cables_of_link[link_of_cable[used]][:, np.newaxis]
-    start_s = np.tile(edges * width_s, len(used))
     capacity = np.repeat(links["capacity_bytes_per_s"].to_numpy()[used], kept_bins)
     return pd.DataFrame(
         {
             "link": np.repeat(used, kept_bins),
-            "start_s": start_s,
-            "end_s": start_s + merged * width_s,
+            "start_s": np.tile(edges * width_s, len(used)),
+            "end_s": np.tile((edges + merged) * width_s, len(used)),
             "bytes": shares.ravel(),
             "utilisation": shares.ravel() / (capacity * merged * width_s),
         }

@@ -1,0 +1,188 @@
+import json
+
+import numpy as np
+import pytest
+
+from simulator.plots import draw_overview
+from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
+from simulator.trace import chrome_trace
+from support.clusters import network, run
+from workloads.tasks import Collective, Stream, Task, TaskTimes, Transfer, Transfers
+
+
+@pytest.fixture
+def parts():
+    """Two nodes of two GPUs with 10 bytes/s NICs; GPU 0 sends 30 bytes, then nothing, to its peer at 20 s."""
+    compiled, layout = network(2, gpus=2, planes=2, rates={"nic": "10 B/s"})
+    transfers = Transfers.from_rows(
+        [Transfer(0, (), ((2, 1.0),), 30.0), Transfer(1, (), ((3, 1.0),), 10.0, delay_s=19.0)]
+    )
+    recording = run(compiled, layout, transfers)
+    step_s = recording.times.step_time_s
+    carried = compiled.per_cable(recording.meter.bytes)
+    saturated = recording.meter.saturated_s[compiled.link_of_cable]
+    links = links_table(compiled.cables, carried, saturated, step_s)
+    return compiled, layout, transfers, recording, links, step_s
+
+
+def test_links_table(parts):
+    # The step ends at 19 + 10/10 = 20 s. GPU 0's NIC sends 30 bytes in 3 s: 30 / (10 x 20) = 15% of what it could,
+    # and 3/20 of the step at capacity; GPU 1's sends 10 bytes in 1 s: 5% and 1/20.
+    *_, links, step_s = parts
+    assert step_s == pytest.approx(20.0)
+    row = links.set_index(["source", "target"])
+    for nic, amount, share in (("node0/nic0", 30, 0.15), ("node0/nic1", 10, 0.05)):
+        found = row.loc[(nic, f"plane{nic[-1]}/leaf0")]
+        assert found["bytes"] == pytest.approx(amount)
+        assert found["utilisation"] == pytest.approx(share)
+        assert found["saturated_fraction"] == pytest.approx(share)
+        assert found["plane"] == int(nic[-1])
+        assert found["node"] == 0
+    assert links["link"].tolist() == list(range(len(links)))
+
+
+def test_summary_by_kind(parts):
+    # Eight NIC cables: two of each way carried 30 bytes or 10: mean (2 x 15% + 2 x 5%) / 8 = 5%.
+    *_, links, _ = parts
+    kinds = summarise_links(links)
+    assert kinds["nic"] == pytest.approx(
+        {
+            "mean_utilisation": 0.05,
+            "peak_utilisation": 0.15,
+            "saturated_fraction": 0.15,
+            "bytes": 80.0,
+            "count": 8,
+        }
+    )
+    assert kinds["nvlink"]["bytes"] == 0.0
+    assert kinds["leaf_spine"]["saturated_fraction"] == 0.0
+
+
+def test_the_timeline_covers_the_step_and_adds_up(parts):
+    compiled, _, _, recording, links, step_s = parts
+    timeline = timeline_table(links, recording.meter, compiled.link_of_cable, compiled.cables_of_link, step_s)
+    used = links[links["bytes"] > 0]
+    assert set(timeline["link"]) == set(used["link"])
+    assert timeline.groupby("link")["bytes"].sum().to_dict() == pytest.approx(
+        used.set_index("link")["bytes"].to_dict()
+    )
+    one = timeline[timeline["link"] == used["link"].iloc[0]]
+    assert len(one) <= 1000
+    assert one["start_s"].iloc[0] == 0.0
+    assert (one["start_s"].iloc[1:].to_numpy() == one["end_s"].iloc[:-1].to_numpy()).all()
+    assert one["start_s"].iloc[-1] < step_s <= one["end_s"].iloc[-1]
+    assert timeline["utilisation"].max() <= 1 + 1e-9
+    # Between 4 s and 18 s nothing moves.
+    quiet = timeline[(timeline["start_s"] > 4) & (timeline["end_s"] < 18)]
+    assert len(quiet) > 0
+    assert (quiet["bytes"] == 0).all()
+
+
+def test_flows_table(parts):
+    _, layout, transfers, recording, *_ = parts
+    collectives = (Collective("c", transfers),)
+    flows = flows_table(collectives, recording.transfer_start_s, recording.transfer_end_s, layout)
+    assert flows[
+        ["source_rank", "destination_rank", "source_node", "destination_node"]
+    ].to_numpy().tolist() == [
+        [0, 2, 0, 1],
+        [1, 3, 0, 1],
+    ]
+    assert flows["start_s"].tolist() == pytest.approx([0, 19])
+    assert flows["end_s"].tolist() == pytest.approx([3, 20])
+
+
+def test_flows_with_several_ends_say_so_and_reductions_point_home(parts):
+    # Rank 0 to ranks 2 and 3 (one node: 1); a reduction from ranks 1 (node 0) and 3 (node 1) to rank 2.
+    _, layout, *_ = parts
+    rows = [
+        Transfer(0, (), ((2, 1.0), (3, 0.5)), 4.0),
+        Transfer(2, (), ((1, 1.0), (3, 1.0)), 4.0, reduce=True),
+    ]
+    times = (np.zeros(2),)
+    flows = flows_table((Collective("c", Transfers.from_rows(rows)),), times, times, layout)
+    columns = ["source_rank", "destination_rank", "source_node", "destination_node"]
+    assert flows[columns].to_numpy().tolist() == [[0, -1, 0, 1], [-1, 2, -1, 1]]
+
+
+def test_many_flows_become_a_row_per_pair_of_nodes(parts):
+    _, layout, transfers, recording, *_ = parts
+    collectives = (Collective("c", transfers),)
+    flows = flows_table(collectives, recording.transfer_start_s, recording.transfer_end_s, layout, max_rows=1)
+    assert len(flows) == 1
+    row = flows.iloc[0]
+    assert (row["flows"], row["size_bytes"]) == (2, 40.0)
+    assert (row["start_s"], row["end_s"]) == pytest.approx((0, 20))
+
+
+@pytest.fixture
+def tasks(parts):
+    layout = parts[1]
+    graph = (
+        Task("a", 0, Stream.COMPUTE, duration_s=1.0),
+        Task("barrier", 0, None),
+        Task("b", 3, Stream.COMMUNICATION, duration_s=2.0),
+    )
+    return tasks_table(graph, TaskTimes(np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 3.0])), layout)
+
+
+def test_tasks_table_leaves_barriers_out(tasks):
+    assert tasks[["task", "name", "rank", "node", "gpu", "stream"]].to_numpy().tolist() == [
+        [0, "a", 0, 0, 0, "compute"],
+        [2, "b", 3, 1, 1, "communication"],
+    ]
+
+
+def test_the_trace_keeps_the_format(tasks):
+    events = json.loads(chrome_trace(tasks))["traceEvents"]
+    complete = [event for event in events if event["ph"] == "X"]
+    named = {(event["pid"], event.get("tid")) for event in events if event["ph"] == "M"}
+    assert [(event["name"], event["pid"], event["ts"], event["dur"]) for event in complete] == [
+        ("a", 0, 0.0, 1e6),
+        ("b", 1, 1e6, 2e6),
+    ]
+    for event in complete:
+        assert {(event["pid"], None), (event["pid"], event["tid"])} <= named
+    assert len({(event["pid"], event["tid"]) for event in complete}) == 2
+
+
+@pytest.fixture
+def result(parts, tasks):
+    compiled, layout, transfers, recording, links, step_s = parts
+    summary = {
+        "scenario": "s", "question": "q", "step_time_s": step_s, "metrics": {}, "breakdown_s": {"c": step_s},
+        "links": summarise_links(links),
+    }  # fmt: skip
+    return Result(
+        summary=summary,
+        tasks=tasks,
+        flows=flows_table(
+            (Collective("c", transfers),), recording.transfer_start_s, recording.transfer_end_s, layout
+        ),
+        links=links,
+        link_timeline=timeline_table(
+            links, recording.meter, compiled.link_of_cable, compiled.cables_of_link, step_s
+        ),
+        scenario_text="name: s\n",
+    )
+
+
+def test_a_result_survives_saving(result, tmp_path):
+    result.save(tmp_path)
+    loaded = Result.load(tmp_path)
+    assert loaded.summary == result.summary
+    assert loaded.scenario_text == result.scenario_text
+    for table in ("tasks", "flows", "links", "link_timeline"):
+        assert getattr(loaded, table).to_dict() == getattr(result, table).to_dict()
+
+
+def test_the_picture_shows_what_the_tables_hold(result):
+    breakdown, kinds, over_time = draw_overview(result).axes
+    # 20 s of step in one bar; the busiest NIC at 15%; over time at most (30 + 30) bytes in 3 s of 8 x 10 bytes/s.
+    assert [bar.get_width() for bar in breakdown.patches] == pytest.approx([20.0])
+    assert max(bar.get_height() for bar in kinds.patches) == pytest.approx(15.0)
+    labels = [text.get_text() for text in over_time.get_legend().get_texts()]
+    assert labels == ["pcie", "pcie_nic", "nic"]
+    nic = over_time.patches[labels.index("nic")].get_data()
+    assert nic.values.max() == pytest.approx(100 * 2 * 10 / (8 * 10))
+    assert nic.edges[-1] == pytest.approx(20.0)
