@@ -36,7 +36,9 @@ def print_report(result: Result, console: Console) -> None:
 
 def print_model(name: str, summary: ModelSummary, console: Console) -> None:
     """Print what a model holds and costs, by part."""
-    console.print(f"\n[bold]{name}[/bold]  FLOPs to train a token in a sequence of {summary.sequence_length:,}\n")
+    console.print(
+        f"\n[bold]{name}[/bold]  FLOPs to train a token in a sequence of {summary.sequence_length:,}\n"
+    )
     table = _table("Part", "parameters", "activated", "KV per token", "FLOPs")
     for row in summary.rows():
         part, *counts = row.values()
