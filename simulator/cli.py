@@ -98,8 +98,18 @@ def check(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    *,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print tables of the fields as Markdown instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of scenario files, for editors."""
+    if markdown:
+        from simulator.reference import field_reference
+
+        typer.echo(field_reference(), nl=False)
+        return
     import json
 
     from simulator.scenario import json_schema

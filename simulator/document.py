@@ -178,7 +178,7 @@ def _written_out(node: Node, name: str, places: dict[FieldPath, Place], path: Fi
         message = (
             f"with its aliases written out this holds more than {MAX_VALUES:,} values or {MAX_DEPTH} levels"
         )
-        raise InputError(name, node.line, dotted(path[:3]), f"{message}; use fewer aliases")
+        raise InputError(name, places[path[:1]].line, dotted(path[:1]), f"{message}; use fewer aliases")
     children: Any = node.value
     if not isinstance(children, (dict, list)):
         return children

@@ -4,9 +4,9 @@ from typing import Final
 
 FieldPath = tuple[str | int, ...]
 
-_MAX_PLACE_CHARACTERS: Final = 200
+_MAX_PLACE_CHARACTERS: Final = 400
 _MAX_FIELD_CHARACTERS: Final = 200
-_MAX_CHARACTERS: Final = 1000
+_MAX_CHARACTERS: Final = 1600
 
 
 class InputError(ValueError):

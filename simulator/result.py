@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 
 MAX_FLOW_ROWS: Final = 1_000_000  # beyond it, a row per collective, source node and destination node
 MAX_TIMELINE_ROWS: Final = 1_000_000  # beyond it, neighbouring bins are added up
+ROUNDING: Final = 1e-9
 _TABLES: Final = ("tasks", "flows", "links", "link_timeline")
 
 
@@ -169,8 +170,8 @@ def links_table(
             "capacity_bytes_per_s": cables.capacity_bytes_per_s,
             "effective_bytes_per_s": cables.effective_bytes_per_s,
             "bytes": carried_bytes,
-            "utilisation": carried_bytes / (cables.capacity_bytes_per_s * step_s),
-            "saturated_fraction": np.minimum(saturated_s / step_s, 1.0),
+            "utilisation": _without_rounding(carried_bytes / (cables.capacity_bytes_per_s * step_s)),
+            "saturated_fraction": _without_rounding(saturated_s / step_s),
         }
     )
 
@@ -203,9 +204,14 @@ def timeline_table(
             "start_s": np.tile(edges * width_s, len(used)),
             "end_s": np.tile((edges + merged) * width_s, len(used)),
             "bytes": shares.ravel(),
-            "utilisation": shares.ravel() / (capacity * merged * width_s),
+            "utilisation": _without_rounding(shares.ravel() / (capacity * merged * width_s)),
         }
     )
+
+
+def _without_rounding(fraction: FloatArray) -> FloatArray:
+    """Return fractions that are at most 1, where rounding alone has carried them past it."""
+    return np.where((fraction > 1.0) & (fraction < 1.0 + ROUNDING), 1.0, fraction)
 
 
 def summarise_links(links: pd.DataFrame) -> dict[str, dict[str, float | int]]:

@@ -38,7 +38,7 @@ def _known_node(name: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    if len(text.splitlines()) > 1:
+    if text.splitlines() != [text]:
         msg = "a name must be one line of text"
         raise ValueError(msg)
     return text

@@ -52,7 +52,9 @@ _SHOWN: Final = {
     "bytes per second": ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
     "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
 }
-_QUANTITY: Final = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z/]*)\s*", re.ASCII)
+_QUANTITY: Final = re.compile(
+    r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?:\s*([A-Za-z/]+))?\s*", re.ASCII
+)
 _TIDY_DIGITS: Final = 7  # a value is written back in a unit in which it needs no more digits than this
 
 

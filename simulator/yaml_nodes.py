@@ -32,6 +32,7 @@ Scalar = str | int | float | bool | None
 MAX_VALUES: Final = 50_000
 MAX_DEPTH: Final = 64
 MAX_NUMBER_CHARACTERS: Final = 40
+MAX_TEXT_CHARACTERS: Final = 4096  # as long as a path may be
 
 # The core schema, https://yaml.org/spec/1.2.2/#103-core-schema
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
@@ -92,9 +93,8 @@ class _Composer:
         self._name = name
         self._numbered = numbered
         self._open: list[Node] = []  # the mappings and lists around the next event, outermost first
-        self._step: list[
-            str | int | None
-        ] = []  # of each, the index or key at hand; None where a key comes next
+        # of each of them, the index or key at hand; None where a key comes next
+        self._step: list[str | int | None] = []
         self._anchors: dict[str, Node] = {}
         self._num_documents = 0
         self._num_values = 0
@@ -113,7 +113,7 @@ class _Composer:
                 message = f"this line holds the control character {chr(error.character)!a}; leave it out"
                 raise self._error(line, message, ()) from None
             except Exception as error:  # the reader lets slip whatever its own code trips over
-                what = f"this cannot be read as YAML ({type(error).__name__})"
+                what = f"from here on this cannot be read as YAML ({type(error).__name__})"
                 raise self._error(line, f"{what}; look for a stray escape, quote or bracket", ()) from None
             if event is None:
                 return
@@ -150,9 +150,8 @@ class _Composer:
     def _take_key(self, event: NodeEvent) -> None:
         line = _line(event)
         if not isinstance(event, ScalarEvent):
-            raise self._error(
-                line, "a list, a mapping or an alias stands where a field's name belongs; name the field"
-            )
+            message = "a list, a mapping or an alias stands where a field's name belongs; name the field"
+            raise self._error(line, message)
         key = self._scalar(event)
         if key == "<<" and event.implicit[0]:
             raise self._error(line, "the merge key '<<' is not supported; write the fields out")
@@ -177,8 +176,9 @@ class _Composer:
         if not self._open:
             self.top = node
         elif isinstance(self._open[-1].value, list):
-            self._open[-1].line_of[self._step[-1]] = line
-            self._open[-1].value.append(node)
+            holder = self._open[-1]
+            holder.line_of[len(holder.value)] = line
+            holder.value.append(node)
         else:
             self._open[-1].value[self._step[-1]] = node
         if node.is_open:
@@ -199,13 +199,11 @@ class _Composer:
         if isinstance(event, AliasEvent):
             known = self._anchors.get(event.anchor)
             if known is None:
-                raise self._error(
-                    line, f"no anchor &{event.anchor} stands before the alias *{event.anchor}; add it"
-                )
+                message = f"no anchor &{event.anchor} stands before the alias *{event.anchor}; add it"
+                raise self._error(line, message)
             if known.is_open:
-                raise self._error(
-                    line, f"the alias *{event.anchor} stands within what it names; write it out"
-                )
+                message = f"the alias *{event.anchor} stands within what it names; write it out"
+                raise self._error(line, message)
             return known
         if isinstance(event, CollectionStartEvent) and len(self._open) >= MAX_DEPTH:
             message = f"values are nested deeper than {MAX_DEPTH}; write fewer levels"
@@ -223,6 +221,9 @@ class _Composer:
     def _scalar(self, event: ScalarEvent) -> Scalar:
         """Return the value by the core schema if it is not quoted, else its text."""
         text = str(event.value)
+        if len(text) > MAX_TEXT_CHARACTERS:
+            message = f"this text has {len(text):,} characters; write at most {MAX_TEXT_CHARACTERS:,}"
+            raise self._error(_line(event), message)
         control = _CONTROL.search(text)
         if control is not None:
             message = f"this text holds the control character {control.group()!a}; leave it out"
