@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,8 @@ def test_the_number_of_layers_with_experts_is_what_one_counts(num_layers, num_de
 
 def test_a_config_file_is_read_as_published_whatever_else_it_holds(load):
     # the keys that DeepSeek-V3's own config.json adds to the dimensions; none of them is a dimension
-    path = Path(__file__).parents[2] / "workloads" / "model_configs" / "deepseek-v3.json"
-    config = json.loads(path.read_text("utf-8")) | {
+    text = (files("workloads") / "model_configs" / "deepseek-v3.json").read_text("utf-8")
+    config = json.loads(text) | {
         "architectures": ["DeepseekV3ForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,
