@@ -5,6 +5,8 @@ Exit status: 0 done, 2 the input is wrong (one message on standard error), 1 rai
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +61,8 @@ def run(
     loaded = load_scenario(scenario, overrides or [])
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(str(out), None, None, "--out names a file; give a folder, which is made if need be")
-    result = simulate(loaded)
+    with _progress_bar() as progress:
+        result = simulate(loaded, progress)
     if out is not None:
         _save(result, out)
     if as_json:
@@ -141,6 +144,18 @@ def model(
         from simulator.report import print_model
 
         print_model(name, summary, Console())
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[float], None]]:
+    """Yield what to call with the share that is done; a bar on standard error shows it if someone watches."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Simulating", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _save(result: "Result", out: Path) -> None:

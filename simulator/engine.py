@@ -7,7 +7,7 @@ is an event or two for each rank that takes part.
 """
 
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,13 +43,19 @@ class Recording:
     solves: int
 
 
-def execute(graph: TaskGraph, network: Network, endpoint_of_rank: IntArray) -> Recording:
+def execute(
+    graph: TaskGraph,
+    network: Network,
+    endpoint_of_rank: IntArray,
+    progress: Callable[[float], None] | None = None,
+) -> Recording:
     """Run a task graph on a network and return what happened.
 
-    endpoint_of_rank: [num_ranks] the GPU of each rank. Raises StalledError, naming tasks, when tasks wait for
+    endpoint_of_rank: [num_ranks] the GPU of each rank; progress: called now and then with the share of transfers
+    that have ended. Raises StalledError, naming tasks, when tasks wait for
     each other in a circle or for flows that have no capacity.
     """
-    return _Execution(graph, network, endpoint_of_rank).run()
+    return _Execution(graph, network, endpoint_of_rank, progress).run()
 
 
 class _CollectiveRun:
@@ -115,9 +121,18 @@ class _CollectiveRun:
 class _Execution:
     """One run of a task graph: the SimPy environment, the fluid network, and the records."""
 
-    def __init__(self, graph: TaskGraph, network: Network, endpoint_of_rank: IntArray) -> None:
+    def __init__(
+        self,
+        graph: TaskGraph,
+        network: Network,
+        endpoint_of_rank: IntArray,
+        progress: Callable[[float], None] | None,
+    ) -> None:
         self.graph, self.network, self.endpoint_of_rank = graph, network, endpoint_of_rank
         self.fluid = FluidNetwork(network.capacity_bytes_per_s)
+        if progress is not None:
+            total = max(1, sum(len(collective.transfers) for collective in graph.collectives))
+            self.fluid.on_progress = lambda ended: progress(ended / total)
         self.environment = simpy.Environment()
         self.collectives: dict[int, _CollectiveRun] = {}
         self.done = [self.environment.event() for _ in graph.tasks]

@@ -9,6 +9,7 @@ share one solve, each flow ending at its own projected time. Without that window
 spacing of floats around the clock's value would leave the clock where it was, and the loop standing still.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 CLOCK_ROUNDING = 1e-12
+_SOLVES_AT_ONCE = 512  # between two looks at progress and at Ctrl-C, which compiled code cannot see
 
 
 @njit(cache=True)
@@ -99,9 +101,9 @@ def _retire(  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _run(  # type: ignore[no-untyped-def]
     now_s, until_s, capacity, offsets, links, coefficients, weights, left_bytes, start_s, finish_s,
-    watch_offsets, watches, watch_left, meter_bytes, saturated_s, bins, width_s,
+    watch_offsets, watches, watch_left, meter_bytes, saturated_s, bins, width_s, most_solves,
 ):  # fmt: skip
-    """Run flows until `until_s`, or to the first instant at which a watch has no flow left.
+    """Run flows until `until_s`, to the first instant at which a watch has no flow left, or for most_solves.
 
     Rows of offsets ... finish_s are flows that have not ended; finish_s [num_flows] is written as they do;
     watch_left [all watches] counts down. Returns the clock, the number of solves, and the watches that fired.
@@ -146,7 +148,8 @@ def _run(  # type: ignore[no-untyped-def]
             )  # fmt: skip
         active = active[~ended]
         now_s = next_s
-        if len(fired) > 0 or now_s >= until_s or (len(active) == 0 and joined == len(waiting)):
+        stop = len(fired) > 0 or now_s >= until_s or (len(active) == 0 and joined == len(waiting))
+        if stop or solves >= most_solves:
             return now_s, solves, fired
 
 
@@ -209,12 +212,15 @@ class FluidNetwork:
     """Links and the flows on them, with a clock that only moves forward.
 
     capacity_bytes_per_s: [num_links] effective capacity
+    on_progress: called now and then with the number of flows that have ended
     """
 
     capacity_bytes_per_s: FloatArray
+    on_progress: Callable[[int], None] | None = None
     now_s: float = 0.0
     solves: int = 0
     num_flows: int = 0
+    num_ended: int = 0
     meter: LinkMeter = field(init=False)
     _flows: list[_Flows] = field(default_factory=list)
     _finish_s: FloatArray = field(default_factory=lambda: np.zeros(16))
@@ -272,23 +278,37 @@ class FluidNetwork:
 
         With no horizon (`until_s` infinite) and no watch left to fire, returns once nothing can move any more.
         """
+        while True:
+            self._drop_ended()
+            if not self._flows or until_s <= self.now_s:
+                self.now_s = max(self.now_s, until_s) if until_s < np.inf else self.now_s
+                return []
+            solves, fired = self._run_some(until_s)
+            if fired or solves < _SOLVES_AT_ONCE or self.now_s >= until_s:
+                return sorted(fired)
+
+    def _drop_ended(self) -> None:
+        """Join all flows to one set of columns, without those that have ended."""
         if self._flows:
             flows = _Flows.joined(self._flows) if len(self._flows) > 1 else self._flows[0]
             live = np.isnan(self._finish_s[flows.ids])
             flows = flows if live.all() else flows.only(live)
             self._flows = [flows] if len(flows.ids) else []
-        if not self._flows or until_s <= self.now_s:
-            self.now_s = max(self.now_s, until_s) if until_s < np.inf else self.now_s
-            return []
-        flows = self._flows[0]
+
+    def _run_some(self, until_s: float) -> tuple[int, list[int]]:
+        """Run the compiled loop once; return how often it solved rates, and the watches that fired."""
+        flows, meter = self._flows[0], self.meter
         finish_s = np.full(len(flows.ids), np.nan)
-        meter = self.meter
         self.now_s, solves, fired = _run(
             self.now_s, until_s, self.capacity_bytes_per_s, flows.bills.offsets, flows.bills.links,
             flows.bills.coefficients, flows.weights, flows.left_bytes, flows.start_s, finish_s,
             flows.watch_offsets, flows.watches, self._watch_left, meter.bytes, meter.saturated_s, meter.bins,
-            meter.width_s,
+            meter.width_s, _SOLVES_AT_ONCE,
         )  # fmt: skip
         self.solves += solves
         self._finish_s[flows.ids] = finish_s
-        return sorted(fired)
+        ended = ~np.isnan(finish_s)
+        self.num_ended += int(ended.sum())
+        if self.on_progress is not None:
+            self.on_progress(self.num_ended)
+        return solves, fired

@@ -1,5 +1,6 @@
 """The whole pipeline on one screen: a scenario in, a result out."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -21,14 +22,17 @@ ASSUMPTIONS: Final = (
 )
 
 
-def simulate(loaded: LoadedScenario) -> Result:
-    """Return what happens when a scenario runs: see `Result`. Same scenario, same result, to the last bit."""
+def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = None) -> Result:
+    """Return what happens when a scenario runs: see `Result`. Same scenario, same result, to the last bit.
+
+    progress: called now and then with the share of transfers that have ended
+    """
     scenario, cluster = loaded.scenario, loaded.scenario.cluster
     graph = build_cluster(loaded.node, loaded.num_nodes, cluster.topology)
     network = Network(graph, link_costs(loaded.costs, cluster.link_profiles), cluster.routing, scenario.seed)
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
     workload = scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
-    recording = execute(workload.graph, network, layout.endpoint_of_rank)
+    recording = execute(workload.graph, network, layout.endpoint_of_rank, progress)
     return _assemble(loaded, network, layout, workload, recording)
 
 

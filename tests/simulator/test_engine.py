@@ -3,7 +3,7 @@ import pytest
 
 from simulator.engine import StalledError, execute
 from support.clusters import network, run
-from workloads.tasks import Collective, Stream, Task, TaskGraph, Transfer, Transfers
+from workloads.tasks import Collective, Stream, Task, TaskGraph, Transfer, Transfers, run_in_turn
 
 COMPUTE, COMMUNICATION = Stream.COMPUTE, Stream.COMMUNICATION
 
@@ -150,3 +150,17 @@ def test_bytes_are_conserved_through_the_engine(policy):
     assert carried[kinds == "pcie"].sum() == pytest.approx(2 * 2 * size.sum(), rel=1e-9)  # out and in, twice
     assert carried[kinds == "nic"].sum() == pytest.approx(2 * 2 * size.sum(), rel=1e-9)
     assert carried[kinds == "nvlink"].sum() == 0.0
+
+
+def test_progress_rises_to_one():
+    # 1,000 flows of different sizes end one by one, in more solves than the compiled loop makes at once.
+    compiled, layout = network(1, kind="none", gpus=4)
+    count = 1000
+    source = np.arange(count) % 4
+    transfers = Transfers.point_to_point(source, (source + 1) % 4, np.arange(1.0, count + 1))
+    graph = run_in_turn((Collective("c", transfers),), range(4), 4)
+    shares: list[float] = []
+    execute(graph, compiled, layout.endpoint_of_rank, shares.append)
+    assert len(shares) >= 2
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
