@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("simulator", "topologies", "workloads")
 
 
@@ -81,3 +82,9 @@ def test_the_version_is_that_of_the_distribution():
     import simulator
 
     assert importlib.metadata.version("railplane") == simulator.__version__
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_are_kept_without_output(path):
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
