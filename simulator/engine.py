@@ -9,6 +9,8 @@ is an event or two for each rank that takes part.
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import simpy
@@ -22,6 +24,7 @@ from workloads.tasks import Stream, Task, TaskGraph, TaskTimes, Transfers
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+Key = TypeVar("Key", np.int64, np.float64)
 
 
 class StalledError(RuntimeError):
@@ -75,7 +78,8 @@ class _CollectiveRun:
         self._missing_senders = np.bincount(sent, minlength=count)
         self._ready: list[IntArray] = []
         self.flow_of_transfer = np.full(count, -1)
-        self.start_s = np.full(count, np.nan)
+        self.begin_s = np.full(count, np.nan)  # when its senders had joined and its delay had passed
+        self.start_s = np.full(count, np.nan)  # when its latency had passed too
 
         # A watch for each rank, counting the transfers that it sends or receives.
         ends = [
@@ -89,16 +93,19 @@ class _CollectiveRun:
         self._watch_offsets = csr_offsets(np.bincount(end_rows, minlength=count))
         self._watches = watches[place]
 
-    def join(self, rank: int) -> None:
-        """Let a rank take part: transfers all of whose senders now do become ready to start."""
-        mine = self._sent_by.get(rank)
-        if mine is not None:
-            self._missing_senders[mine] -= 1
-            self._ready.append(mine[self._missing_senders[mine] == 0])
+    def join(self, rank: int, now_s: float) -> IntArray:
+        """Let a rank take part; return the transfers all of whose senders now do."""
+        mine: IntArray = self._sent_by.get(rank, np.zeros(0, np.int64))
+        self._missing_senders[mine] -= 1
+        complete: IntArray = mine[self._missing_senders[mine] == 0]
+        self.begin_s[complete] = now_s + self.transfers.delay_s[complete]
+        return complete
 
-    def start_ready(
-        self, now_s: float, fluid: FluidNetwork, network: Network, endpoint_of_rank: IntArray
-    ) -> None:
+    def make_ready(self, transfers: IntArray) -> None:
+        """Have transfers routed and started before bytes move on; they wait for `begin_s` in the network."""
+        self._ready.append(transfers)
+
+    def start_ready(self, fluid: FluidNetwork, network: Network, endpoint_of_rank: IntArray) -> None:
         """Start all transfers that have become ready, as flows of the fluid network."""
         ready = np.concatenate(self._ready) if self._ready else np.zeros(0, np.int64)
         self._ready = []
@@ -106,7 +113,7 @@ class _CollectiveRun:
             return
         transfers = self.transfers.select(ready)
         bills, latency_s = network.bills(transfers, endpoint_of_rank, ready, fluid.backlog_bytes)
-        self.start_s[ready] = now_s + transfers.delay_s + latency_s
+        self.start_s[ready] = self.begin_s[ready] + latency_s
         watch_offsets, entries = csr_select(self._watch_offsets, ready)
         self.flow_of_transfer[ready] = fluid.add_flows(
             bills,
@@ -164,7 +171,7 @@ class _Execution:
     def _move_bytes(self, horizon_s: float) -> bool:
         """Run the fluid network up to the next event; return whether something that is waited for ended before."""
         for collective in self.collectives.values():
-            collective.start_ready(self.environment.now, self.fluid, self.network, self.endpoint_of_rank)
+            collective.start_ready(self.fluid, self.network, self.endpoint_of_rank)
         fired = self.fluid.advance(horizon_s)
         if not fired:
             return False
@@ -200,11 +207,25 @@ class _Execution:
             transfers = self.graph.collectives[collective].transfers
             self.collectives[collective] = _CollectiveRun(transfers, self.fluid)
         run = self.collectives[collective]
-        run.join(task.rank)
+        self._start(run, run.join(task.rank, self.environment.now))
         watch = run.watch_of_rank.get(task.rank)
         if watch is not None and watch not in self._fired:
             self._waiting_for[watch] = self.environment.event()
             yield self._waiting_for[watch]
+
+    def _start(self, run: _CollectiveRun, transfers: IntArray) -> None:
+        """Start transfers; where routes depend on the load, those with a delay are routed when it has passed."""
+        delayed = run.transfers.delay_s[transfers] > 0.0
+        if not (self.network.routes_by_load and delayed.any()):
+            run.make_ready(transfers)
+            return
+        run.make_ready(transfers[~delayed])
+        for begin_s, group in _rows_by_key(run.begin_s[transfers[delayed]], transfers[delayed]).items():
+            timeout = self.environment.timeout(max(0.0, begin_s - self.environment.now))
+            timeout.callbacks.append(partial(self._start_group, run, group))
+
+    def _start_group(self, run: _CollectiveRun, group: IntArray, _event: simpy.Event) -> None:
+        run.make_ready(group)
 
     def _check_all_ended(self) -> None:
         """Raise StalledError unless every task has ended."""
@@ -231,7 +252,7 @@ class _Execution:
         )
 
 
-def _rows_by_key(keys: IntArray, values: IntArray) -> dict[int, IntArray]:
+def _rows_by_key(keys: NDArray[Key], values: IntArray) -> dict[Any, IntArray]:
     """Return the values of each key, in rising order of position."""
     order = np.argsort(keys, kind="stable")
     unique, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)

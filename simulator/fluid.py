@@ -4,9 +4,10 @@ Between two instants at which a flow starts or ends, every rate is constant: byt
 link's traffic is its load times the time. So nothing is sampled: finish times, bytes and saturated time are
 integrals of piecewise constant functions. The loop is compiled; it knows neither SimPy nor a cluster.
 
-Rules for equal times: all starts and ends within `CLOCK_ROUNDING` (relative) of an instant belong to it and
-share one solve, each flow ending at its own projected time. Without that window a completion closer than the
-spacing of floats around the clock's value would leave the clock where it was, and the loop standing still.
+Rules for equal times: an instant takes in all starts within a few spacings of floats around the clock's value,
+and all ends within those and a tiny part of the flow's own duration; they share one solve and its time. Without
+that window a completion closer than the clock can tell would leave it where it was, and the loop standing still;
+and alike flows, which rounding tells apart, would end one by one.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from simulator.rows import csr_join, csr_select
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-CLOCK_ROUNDING = 1e-12
+CLOCK_ROUNDING = 4 * np.finfo(np.float64).eps  # of the clock's value
+FLOW_ROUNDING = 1e-12  # of a flow's duration
 _SOLVES_AT_ONCE = 512  # between two looks at progress and at Ctrl-C, which compiled code cannot see
 
 
@@ -72,25 +74,30 @@ def _project_ends(now_s, active, left_bytes, rates):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def _move(active, rates, ends_s, duration_s, next_s, left_bytes, finish_s):  # type: ignore[no-untyped-def]
+def _move(active, rates, ends_s, duration_s, next_s, left_bytes, start_s, finish_s):  # type: ignore[no-untyped-def]
     """Let the active flows send for duration_s, up to next_s; return which of them have ended [num_active] bool."""
-    ended = ends_s <= next_s * (1.0 + CLOCK_ROUNDING)
+    ended = np.zeros(len(active), np.bool_)
     for position in range(len(active)):
         flow = active[position]
         if rates[position] < np.inf:
             left_bytes[flow] -= rates[position] * duration_s
-        if ended[position]:
-            finish_s[flow] = ends_s[position]
+        rounding_s = CLOCK_ROUNDING * next_s + FLOW_ROUNDING * (next_s - start_s[flow])
+        if ends_s[position] <= next_s + rounding_s:
+            ended[position] = True
+            finish_s[flow] = max(next_s, start_s[flow])
     return ended
 
 
 @njit(cache=True)
 def _retire(  # type: ignore[no-untyped-def]
-    flow, offsets, links, coefficients, left_bytes, meter_bytes, watch_offsets, watches, watch_left, fired
-):
-    """Account for an ended flow: its last rounding error of bytes, and the watches that it counts for."""
+    flow, now_s, offsets, links, coefficients, left_bytes, meter_bytes, bins, width_s,
+    watch_offsets, watches, watch_left, fired,
+):  # fmt: skip
+    """Account for an ended flow: what rounding left of its bytes, and the watches that it counts for."""
+    position = min(int(now_s / width_s[0]), bins.shape[1] - 1)
     for entry in range(offsets[flow], offsets[flow + 1]):
         meter_bytes[links[entry]] += coefficients[entry] * left_bytes[flow]
+        bins[links[entry], position] += coefficients[entry] * left_bytes[flow]
     left_bytes[flow] = 0.0
     for entry in range(watch_offsets[flow], watch_offsets[flow + 1]):
         watch_left[watches[entry]] -= 1
@@ -140,10 +147,10 @@ def _run(  # type: ignore[no-untyped-def]
         # 4. Bytes move until then, and flows end.
         if next_s > now_s:
             record(meter_bytes, saturated_s, bins, width_s, used_links, loads, capacity, now_s, next_s)
-        ended = _move(active, rates, ends_s, next_s - now_s, next_s, left_bytes, finish_s)
+        ended = _move(active, rates, ends_s, next_s - now_s, next_s, left_bytes, start_s, finish_s)
         for flow in active[ended]:
             _retire(
-                flow, offsets, links, coefficients, left_bytes, meter_bytes,
+                flow, next_s, offsets, links, coefficients, left_bytes, meter_bytes, bins, width_s,
                 watch_offsets, watches, watch_left, fired,
             )  # fmt: skip
         active = active[~ended]

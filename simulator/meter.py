@@ -35,10 +35,14 @@ class LinkMeter:
         width_s = np.array([_FIRST_BIN_S])
         return cls(np.zeros(num_links), np.zeros(num_links), np.zeros((num_links, num_bins)), width_s)
 
+    def cover(self, until_s: float) -> None:
+        """Widen the bins, if need be, so that they reach until_s."""
+        cover(self.bins, self.width_s, until_s)
+
 
 @njit(cache=True)
-def record(meter_bytes, saturated_s, bins, width_s, used_links, loads, capacity, since_s, until_s):  # type: ignore[no-untyped-def]
-    """Add loads [bytes/s] that held from since_s to until_s to the meter."""
+def cover(bins, width_s, until_s):  # type: ignore[no-untyped-def]
+    """Add up neighbouring bins, doubling their width, until they reach until_s."""
     num_bins = bins.shape[1]
     while until_s > width_s[0] * num_bins:
         for link in range(bins.shape[0]):
@@ -46,6 +50,13 @@ def record(meter_bytes, saturated_s, bins, width_s, used_links, loads, capacity,
                 bins[link, position] = bins[link, 2 * position] + bins[link, 2 * position + 1]
             bins[link, num_bins // 2 :] = 0.0
         width_s[0] *= 2.0
+
+
+@njit(cache=True)
+def record(meter_bytes, saturated_s, bins, width_s, used_links, loads, capacity, since_s, until_s):  # type: ignore[no-untyped-def]
+    """Add loads [bytes/s] that held from since_s to until_s to the meter."""
+    cover(bins, width_s, until_s)
+    num_bins = bins.shape[1]
     width = width_s[0]
     first = min(int(since_s / width), num_bins - 1)
     last = min(int(until_s / width), num_bins - 1)

@@ -103,6 +103,11 @@ class Network:
         return bills, total_s * transfers.rounds
 
     @property
+    def routes_by_load(self) -> bool:
+        """Whether a flow's route depends on what else is under way when it starts."""
+        return self._policy_name == "least-loaded"
+
+    @property
     def num_links(self) -> int:
         """Number of links that the fluid network shares."""
         return len(self.capacity_bytes_per_s)
@@ -144,7 +149,7 @@ class Network:
 
     def _backlog_s(self, backlog_bytes: Callable[[], FloatArray]) -> FloatArray:
         """Return how long each cable needs for what it has yet to send: [num_cables] seconds."""
-        if self._policy_name != "least-loaded":
+        if not self.routes_by_load:
             return np.zeros(len(self.cables))
         return self.per_cable(backlog_bytes()) / self.cables.effective_bytes_per_s
 

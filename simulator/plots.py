@@ -85,7 +85,8 @@ def plot_over_time(link_timeline: pd.DataFrame, links: pd.DataFrame, step_time_s
 
 def _legend_above(axes: Axes) -> None:
     """Put the legend in one row above the axes, where it hides nothing."""
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=8, borderaxespad=0.1)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=8, borderaxespad=0.1)
 
 
 def draw_overview(result: Result) -> Figure:

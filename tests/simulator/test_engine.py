@@ -114,6 +114,25 @@ def test_a_delay_is_kept(cluster):
     assert log(cluster, [part(0), part(1)], [to(0, 1, 10.0, delay_s=2.5)])[1] == ("c0", 1, 0.0, 3.5)
 
 
+def test_least_loaded_routes_a_delayed_transfer_when_it_starts():
+    # Two leaves, two uplinks each, four nodes. 0 -> 2 is under way until 2 s. A transfer 1 -> 3 that starts at once
+    # must take the other uplink; one that starts at 3 s finds both empty and takes the first, as 0 -> 2 did.
+    compiled, layout = network(
+        4, gpus=1, planes=1, switch_ports=4, policy="least-loaded", rates={"nic": "10 B/s"}
+    )
+    used = {}
+    for delay_s in (0.0, 3.0):
+        rows = [to(0, 2, 20.0), to(1, 3, 20.0, delay_s=delay_s)]
+        recording = run(compiled, layout, Transfers.from_rows(rows))
+        assert recording.transfer_end_s[0].tolist() == pytest.approx([2.0, delay_s + 2.0])
+        up = compiled.cables.upward > 0
+        used[delay_s] = compiled.per_cable(recording.meter.bytes)[
+            up & (compiled.cables.source == "plane0/leaf0")
+        ]
+    assert sorted(used[0.0].tolist()) == pytest.approx([20.0, 20.0])
+    assert sorted(used[3.0].tolist()) == pytest.approx([0.0, 40.0])
+
+
 def test_weights_reach_the_network(cluster):
     # On rank 0's port flows of weight 4 and 1 get 8 and 2 bytes/s: 16 bytes end at 2 s; then 16 - 4 = 12 bytes
     # at 10 bytes/s end at 3.2 s.

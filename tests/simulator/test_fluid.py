@@ -67,6 +67,23 @@ def test_the_clock_never_stands_still():
     assert replay.finish_s == pytest.approx([1e6, 1e6], abs=1e-9)
 
 
+def test_a_late_clock_tells_flows_apart_as_well_as_floats_can():
+    # At 1e5 s floats are 1.5e-11 s apart, and a flow of 0.4 us is 27,000 of those. Alone it takes 0.4 us; a second
+    # that starts 0.3 us later shares the link for 0.1 us of its own work and has 0.35 us to go alone: together
+    # they end 0.8 us after the first start.
+    start = np.array([1e5, 1e5 + 3e-7])
+    replay = replay_flows([50e9], [0, 1, 2], [0, 0], [20e3, 20e3], start_s=start)
+    assert (replay.finish_s - 1e5) * 1e6 == pytest.approx([0.5, 0.8], rel=1e-3)
+    assert (replay.finish_s >= start).all()
+
+
+def test_the_timeline_holds_every_byte_at_a_late_clock():
+    network = network_with([50e9], ([0], 20e3, 1e6), ([0], 20e3, 1e6 + 3e-7))
+    network.advance(np.inf)
+    assert network.meter.bytes == pytest.approx([40e3], rel=1e-12)
+    assert network.meter.bins.sum() == pytest.approx(40e3, rel=1e-12)
+
+
 def test_the_meter_integrates_exactly():
     # Link 1 holds flow 1 to 4 bytes/s, so that flow 0 gets 6 of link 0's 10: it ends at 12/6 = 2 s, flow 1 at
     # 18/4 = 4.5 s. Link 0 is full until 2 s and carries 12 + 18 bytes; link 1 is full all the time.

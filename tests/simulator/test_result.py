@@ -78,6 +78,16 @@ def test_the_timeline_covers_the_step_and_adds_up(parts):
     assert (quiet["bytes"] == 0).all()
 
 
+@pytest.mark.parametrize("tail_s", [1e-12, 1.0, 1e4])
+def test_the_timeline_reaches_the_end_of_a_step_that_outlasts_its_traffic(parts, tail_s):
+    compiled, _, _, recording, links, step_s = parts
+    network = compiled.link_of_cable, compiled.cables_of_link
+    timeline = timeline_table(links, recording.meter, *network, step_s + tail_s)
+    one = timeline[timeline["link"] == timeline["link"].iloc[0]]
+    assert one["start_s"].iloc[-1] < step_s + tail_s <= one["end_s"].iloc[-1]
+    assert timeline["bytes"].sum() == pytest.approx(links["bytes"].sum())
+
+
 def test_flows_table(parts):
     _, layout, transfers, recording, *_ = parts
     collectives = (Collective("c", transfers),)
