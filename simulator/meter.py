@@ -53,17 +53,22 @@ def cover(bins, width_s, until_s):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def record(meter_bytes, saturated_s, bins, width_s, used_links, loads, capacity, since_s, until_s):  # type: ignore[no-untyped-def]
-    """Add loads [bytes/s] that held from since_s to until_s to the meter."""
+def record(meter_bytes, saturated_s, bins, width_s, links, loads, capacity, since_s, until_s):  # type: ignore[no-untyped-def]
+    """Add to the meter what links carried from since_s to until_s.
+
+    links, loads, capacity: [num_recorded] link, and bytes/s
+    """
     cover(bins, width_s, until_s)
     num_bins = bins.shape[1]
     width = width_s[0]
     first = min(int(since_s / width), num_bins - 1)
     last = min(int(until_s / width), num_bins - 1)
-    for link in used_links:
-        load = loads[link]
+    for place in range(len(links)):
+        link, load = links[place], loads[place]
+        if load == 0.0:
+            continue
         meter_bytes[link] += load * (until_s - since_s)
-        if load >= capacity[link] * (1.0 - SATURATED):
+        if load >= capacity[place] * (1.0 - SATURATED):
             saturated_s[link] += until_s - since_s
         for position in range(first, last + 1):
             begin = since_s if position == first else position * width

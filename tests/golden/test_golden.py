@@ -17,10 +17,7 @@ SCENARIOS = sorted((HERE.parents[1] / "scenarios").glob("*.yaml"))
 
 def numbers(summary: dict[str, Any]) -> dict[str, float]:
     """Return the summary's numbers under dotted names."""
-    kept = {
-        key: summary[key]
-        for key in ("step_time_s", "breakdown_s", "metrics", "links", "bounds_s", "simulation")
-    }
+    kept = {key: summary[key] for key in ("step_time_s", "breakdown_s", "metrics", "links", "bounds_s")}
     flat = pd.json_normalize(kept).iloc[0].to_dict()
     return {name: float(value) for name, value in flat.items() if not isinstance(value, str)}
 
