@@ -78,19 +78,9 @@ def _retire(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _move(  # type: ignore[no-untyped-def]
-    active,
-    rates,
-    left_bytes,
-    links,
-    loads,
-    capacity,
-    since_s,
-    until_s,
-    meter_bytes,
-    saturated_s,
-    bins,
-    width_s,
-):
+    active, rates, left_bytes, links, loads, capacity, since_s, until_s,
+    meter_bytes, saturated_s, bins, width_s,
+):  # fmt: skip
     """Let a component's active flows send from since_s to until_s, at their rates."""
     if until_s <= since_s:
         return
