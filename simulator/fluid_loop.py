@@ -94,19 +94,21 @@ def _move(  # type: ignore[no-untyped-def]
 def _keep_sending(active, now_s, left_bytes, rates, start_s, finish_s):  # type: ignore[no-untyped-def]
     """Move the flows that go on to the front of `active`, write when the others ended; return how many go on.
 
-    A flow ends if it does so within the rounding of this instant.
+    A flow ends if it does so within the rounding of this instant. Those that go on keep their order.
     """
     kept = 0
     for position in range(len(active)):
         flow = active[position]
         rounding_s = CLOCK_ROUNDING * now_s + FLOW_ROUNDING * (now_s - start_s[flow])
-        if left_bytes[flow] <= 0.0 or rates[flow] == np.inf or left_bytes[flow] <= rates[flow] * rounding_s:
-            finish_s[flow] = max(now_s, start_s[flow])
-            # Those that go on keep their order; those that have ended follow them.
-        else:
-            active[position] = active[kept]
-            active[kept] = flow
+        # Times are compared, not bytes: what takes no time that the clock can tell must end, or it stands still.
+        left_s = 0.0
+        if left_bytes[flow] > 0.0:
+            left_s = left_bytes[flow] / rates[flow] if rates[flow] > 0.0 else np.inf
+        if left_s > rounding_s:
+            active[position], active[kept] = active[kept], flow
             kept += 1
+        else:
+            finish_s[flow] = max(now_s, start_s[flow])
     return kept
 
 

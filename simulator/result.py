@@ -198,6 +198,7 @@ def timeline_table(
     edges = np.arange(kept_bins) * merged
     bins = np.add.reduceat(meter.bins[:, :num_bins], edges, axis=1)
     shares = bins[link_of_cable[used]] / cables_of_link[link_of_cable[used]][:, np.newaxis]
+    shares = np.maximum(shares, 0.0)  # a flow's last rounding error may be all that an empty bin holds
     capacity = np.repeat(links["capacity_bytes_per_s"].to_numpy()[used], kept_bins)
     return pd.DataFrame(
         {

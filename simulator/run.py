@@ -9,10 +9,12 @@ from simulator import __version__
 from simulator.cables import LinkCosts
 from simulator.costs import CostTable
 from simulator.engine import Recording, execute
+from simulator.input_error import InputError
 from simulator.layout import RankLayout
 from simulator.network import Network
 from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
 from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
+from simulator.units import FieldError
 from topologies import build_cluster
 from workloads.tasks import Summary, Workload
 
@@ -31,9 +33,18 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     graph = build_cluster(loaded.node, loaded.num_nodes, cluster.topology)
     network = Network(graph, link_costs(loaded.costs, cluster.link_profiles), cluster.routing, scenario.seed)
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
-    workload = scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
+    workload = _build_workload(loaded, layout)
     recording = execute(workload.graph, network, layout.endpoint_of_rank, progress)
     return _assemble(loaded, network, layout, workload, recording)
+
+
+def _build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
+    """Return the workload; a file that was good when the scenario was loaded may have changed since."""
+    scenario = loaded.scenario
+    try:
+        return scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
+    except FieldError as error:
+        raise InputError(str(loaded.path), None, f"workload.{error.field}", str(error)) from error
 
 
 def link_costs(table: CostTable, profiles: frozenset[str]) -> dict[str, LinkCosts]:

@@ -67,6 +67,15 @@ def test_the_clock_never_stands_still():
     assert replay.finish_s == pytest.approx([1e6, 1e6], abs=1e-9)
 
 
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-9])
+@pytest.mark.parametrize("start_s", [0.0, 1e-9, 1e6])
+def test_hardly_any_bytes_end_too(size, start_s):
+    # 5e-324 bytes, the least that a float holds, take less time than a float can tell, even at 0 s.
+    replay = replay_flows([50e9], [0, 1, 2], [0, 0], [size, 1e6], start_s=[start_s, start_s])
+    assert replay.finish_s[0] == pytest.approx(start_s, abs=1e-15)
+    assert replay.finish_s[1] == pytest.approx(start_s + 20e-6, rel=1e-9)
+
+
 def test_a_late_clock_tells_flows_apart_as_well_as_floats_can():
     # At 1e5 s floats are 1.5e-11 s apart, and a flow of 0.4 us is 27,000 of those. Alone it takes 0.4 us; a second
     # that starts 0.3 us later shares the link for 0.1 us of its own work and has 0.35 us to go alone: together

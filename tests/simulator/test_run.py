@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from simulator import load_scenario, simulate
+from simulator.input_error import InputError
+
+FLOWS = """\
+name: flows
+cluster: {node: h800, nodes: 2, topology: {kind: multi-plane-fat-tree}}
+workload: {kind: flows, path: flows.csv}
+costs: ideal
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    (tmp_path / "flows.csv").write_text("source,destination,size_bytes\n0,8,5e9\nnode0/gpu1,node0/gpu2,2e9\n")
+    path = tmp_path / "flows.yaml"
+    path.write_text(FLOWS)
+    return path
+
+
+def test_the_pipeline_end_to_end(scenario):
+    # 5 GB over a 50 GB/s NIC take 0.1 s, 2 GB over a 200 GB/s port 0.01 s; nothing is shared.
+    result = simulate(load_scenario(scenario))
+    assert result.step_time_s == pytest.approx(0.1, rel=1e-12)
+    assert result.flows["end_s"].tolist() == pytest.approx([0.1, 0.01], rel=1e-12)
+    assert result.summary["bounds_s"]["busiest_link"] == pytest.approx(0.1, rel=1e-12)
+    assert result.summary["links"]["nvlink"]["bytes"] == pytest.approx(2 * 2e9)
+    assert result.summary["metrics"]["total_bytes"] == 7e9
+
+
+def test_fields_can_be_set(scenario):
+    # The published table: 47.5 GB/s of 50 on the wire, and 2.8 us through one leaf.
+    result = simulate(load_scenario(scenario, ["costs=h800-published", "cluster.routing=static"]))
+    assert result.step_time_s == pytest.approx(5e9 / 47.5e9 + 2.8e-6, rel=1e-12)
+
+
+def test_a_file_that_changes_after_loading_is_the_user_s_fault_too(scenario):
+    loaded = load_scenario(scenario)
+    (scenario.parent / "flows.csv").write_text("source,destination,size_bytes\n0,99,1\n")
+    with pytest.raises(InputError, match=r"workload.path: .*flows.csv, line 2, column destination"):
+        simulate(loaded)
