@@ -1,8 +1,15 @@
 """Options and fixtures of the whole suite."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# CI draws the same cases every time, so that a change is judged by itself; everywhere else they are new each time.
+settings.register_profile("ci", derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 ROOT = Path(__file__).parents[1]
 
