@@ -168,8 +168,10 @@ class FluidNetwork:
             if not len(self._flows.ids) or until_s <= self.now_s:
                 self.now_s = max(self.now_s, until_s) if until_s < np.inf else self.now_s
                 return []
-            solves, fired = self._run_some(until_s)
-            if fired or solves < _SOLVES_AT_ONCE or self.now_s >= until_s:
+            # Every component is solved once as the loop is entered: the clock must get beyond that.
+            most_solves = _SOLVES_AT_ONCE + 8 * (len(self._components.flow_offsets) - 1)
+            solves, fired = self._run_some(until_s, most_solves)
+            if fired or solves < most_solves or self.now_s >= until_s:
                 return sorted(fired)
 
     def _regroup(self) -> None:
@@ -181,7 +183,7 @@ class FluidNetwork:
             num_links = len(self.capacity_bytes_per_s)
             self._components = find_components(self._flows.bills, self._flows.start_s, num_links)
 
-    def _run_some(self, until_s: float) -> tuple[int, list[int]]:
+    def _run_some(self, until_s: float, most_solves: int) -> tuple[int, list[int]]:
         """Run the compiled loop once; return how often it solved rates, and the watches that fired."""
         flows, components, meter = self._flows, self._components, self.meter
         finish_s = self._finish_s[flows.ids]
@@ -191,7 +193,7 @@ class FluidNetwork:
             flows.bills.coefficients, flows.weights, flows.left_bytes, flows.start_s, finish_s,
             components.flow_offsets, components.flows, components.link_offsets, components.links,
             components.local_links, flows.watch_offsets, flows.watches, self._watch_left, meter.bytes,
-            meter.saturated_s, meter.bins, meter.width_s, _SOLVES_AT_ONCE,
+            meter.saturated_s, meter.bins, meter.width_s, most_solves,
         )  # fmt: skip
         self.solves += solves
         self._finish_s[flows.ids] = finish_s

@@ -127,3 +127,18 @@ def test_all_watches_of_an_instant_fire_together():
     network.add_flows(paths, np.array([2.0, 2.0, 3.0]), np.zeros(3), np.ones(3), np.arange(4), watches)
     assert network.advance(np.inf) == watches[:2].tolist()
     assert network.advance(np.inf) == watches[2:].tolist()
+
+
+@pytest.mark.parametrize("num_components", [511, 512, 513, 2000])
+def test_many_components_come_to_an_end(num_components):
+    # Two flows a component, on a link of their own: the short one ends at 2 s (half of 1 byte/s for 1 byte), the
+    # long one has a byte left then and ends at 3 s. More components than the loop solves at once must not hold it.
+    count = 2 * num_components
+    replay = replay_flows(
+        np.ones(num_components),
+        np.arange(count + 1),
+        np.repeat(np.arange(num_components), 2),
+        [1.0, 2.0] * num_components,
+    )
+    assert replay.finish_s.tolist() == [2.0, 3.0] * num_components
+    assert replay.solves <= 4 * num_components
