@@ -3,7 +3,8 @@
 Every stream of every rank is a SimPy process that runs its tasks in order. Between two SimPy events nothing but
 flows can change, so that the fluid network runs its own completions up to the next event in compiled code; it
 stops early only when the last flow that some rank waits for has ended. A collective of thousands of flows thus
-is an event or two for each rank that takes part.
+is an event or two for each rank that takes part. One that repeats takes the solution of the one before
+(`simulator.reuse`).
 """
 
 from collections import defaultdict
@@ -16,9 +17,9 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from simulator.fluid import FluidNetwork
 from simulator.meter import LinkMeter
 from simulator.network import Network
+from simulator.reuse import ReusingNetwork
 from simulator.rows import csr_offsets, csr_select
 from workloads.tasks import Stream, Task, TaskGraph, TaskTimes, Transfers
 
@@ -37,6 +38,8 @@ class Recording:
 
     transfer_start_s, transfer_end_s: [num_collectives] arrays [num_transfers]; the start is when bytes began to
     move, after the latency; meter: by link of the network; solves: how often rates were solved
+    collectives_solved, collectives_reused: of those that moved bytes, how many were solved, at least in part, and how
+    many took the solution of one before in all of it
     """
 
     times: TaskTimes
@@ -44,6 +47,8 @@ class Recording:
     transfer_end_s: tuple[FloatArray, ...]
     meter: LinkMeter
     solves: int
+    collectives_solved: int
+    collectives_reused: int
 
 
 def execute(
@@ -51,42 +56,46 @@ def execute(
     network: Network,
     endpoint_of_rank: IntArray,
     progress: Callable[[float], None] | None = None,
+    *,
+    reuse: bool = True,
 ) -> Recording:
     """Run a task graph on a network and return what happened.
 
     endpoint_of_rank: [num_ranks] the GPU of each rank; progress: called now and then with the share of transfers
-    that have ended. Raises StalledError, naming tasks, when tasks wait for
-    each other in a circle or for flows that have no capacity.
+    that have ended; reuse: whether a collective that repeats takes the solution of the one before, unless routes
+    depend on load: ties between routes are decided by the last bit of what others have left, which only the same
+    arithmetic gives. Raises StalledError, naming tasks, when tasks wait for each other in a circle or for flows that
+    have no capacity.
     """
-    return _Execution(graph, network, endpoint_of_rank, progress).run()
+    return _Execution(graph, network, endpoint_of_rank, progress, reuse and not network.routes_by_load).run()
 
 
 class _CollectiveRun:
     """A collective under way: which ranks have joined, which transfers have started, what each rank waits for."""
 
-    def __init__(self, transfers: Transfers, fluid: FluidNetwork) -> None:
+    def __init__(self, transfers: Transfers, fluid: ReusingNetwork) -> None:
         self.transfers = transfers
         count = len(transfers)
         rows = np.arange(count)
         fan_rows = np.repeat(rows, np.diff(transfers.destination_offsets))
         gathered = transfers.reduce[fan_rows]
-        senders = np.concatenate(
-            [transfers.source_rank[~transfers.reduce], transfers.destination_ranks[gathered]]
+        # A rank that is named more than once still joins once.
+        sent, senders = _unique_pairs(
+            np.concatenate([rows[~transfers.reduce], fan_rows[gathered]]),
+            np.concatenate([transfers.source_rank[~transfers.reduce], transfers.destination_ranks[gathered]]),
         )
-        sent = np.concatenate([rows[~transfers.reduce], fan_rows[gathered]])
         self._sent_by = _rows_by_key(senders, sent)
         self._missing_senders = np.bincount(sent, minlength=count)
         self._ready: list[IntArray] = []
-        self.flow_of_transfer = np.full(count, -1)
+        self.flow_of_transfer = np.full(count, -1)  # -1: its senders have not all joined
         self.begin_s = np.full(count, np.nan)  # when its senders had joined and its delay had passed
         self.start_s = np.full(count, np.nan)  # when its latency had passed too
 
         # A watch for each rank, counting the transfers that it sends or receives.
-        ends = [
+        end_rows, end_ranks = _unique_pairs(
             np.concatenate([rows, fan_rows]),
             np.concatenate([transfers.source_rank, transfers.destination_ranks]),
-        ]
-        end_rows, end_ranks = np.unique(np.stack(ends), axis=1)
+        )
         ranks, place, counts = np.unique(end_ranks, return_inverse=True, return_counts=True)
         watches = fluid.add_watches(counts)
         self.watch_of_rank: dict[int, int] = dict(zip(ranks.tolist(), watches.tolist(), strict=True))
@@ -101,16 +110,23 @@ class _CollectiveRun:
         self.begin_s[complete] = now_s + self.transfers.delay_s[complete]
         return complete
 
+    def end_s(self, finish_s: FloatArray) -> FloatArray:
+        """Return when each transfer ended, NaN if it has not: [num_transfers]; finish_s: [num_flows]."""
+        end_s, started = np.full(len(self.transfers), np.nan), self.flow_of_transfer >= 0
+        end_s[started] = finish_s[self.flow_of_transfer[started]]
+        return end_s
+
     def make_ready(self, transfers: IntArray) -> None:
         """Have transfers routed and started before bytes move on; they wait for `begin_s` in the network."""
         self._ready.append(transfers)
 
-    def start_ready(self, fluid: FluidNetwork, network: Network, endpoint_of_rank: IntArray) -> None:
-        """Start all transfers that have become ready, as flows of the fluid network."""
-        ready = np.concatenate(self._ready) if self._ready else np.zeros(0, np.int64)
+    def start_ready(self, fluid: ReusingNetwork, network: Network, endpoint_of_rank: IntArray) -> None:
+        """Start all transfers that have become ready, as flows of the fluid network, in the collective's order.
+
+        Hence repeats are equal flow by flow, in whatever order ranks have joined.
+        """
+        ready = np.sort(np.concatenate(self._ready))
         self._ready = []
-        if not len(ready):
-            return
         transfers = self.transfers.select(ready)
         bills, latency_s = network.bills(transfers, endpoint_of_rank, ready, fluid.backlog_bytes)
         self.start_s[ready] = self.begin_s[ready] + latency_s
@@ -134,14 +150,15 @@ class _Execution:
         network: Network,
         endpoint_of_rank: IntArray,
         progress: Callable[[float], None] | None,
+        reuse: bool,
     ) -> None:
         self.graph, self.network, self.endpoint_of_rank = graph, network, endpoint_of_rank
-        self.fluid = FluidNetwork(network.capacity_bytes_per_s)
-        if progress is not None:
-            total = max(1, sum(len(collective.transfers) for collective in graph.collectives))
-            self.fluid.on_progress = lambda ended: progress(ended / total)
+        total = max(1, sum(len(collective.transfers) for collective in graph.collectives))
+        report = None if progress is None else lambda ended: progress(ended / total)
+        self.fluid = ReusingNetwork(network.capacity_bytes_per_s, report, reuse=reuse)
         self.environment = simpy.Environment()
         self.collectives: dict[int, _CollectiveRun] = {}
+        self._ready: set[int] = set()  # collectives with transfers that are to start before bytes move on
         self.done = [self.environment.event() for _ in graph.tasks]
         self.start_s = np.full(len(graph.tasks), np.nan)
         self.end_s = np.full(len(graph.tasks), np.nan)
@@ -170,8 +187,9 @@ class _Execution:
 
     def _move_bytes(self, horizon_s: float) -> bool:
         """Run the fluid network up to the next event; return whether something that is waited for ended before."""
-        for collective in self.collectives.values():
-            collective.start_ready(self.fluid, self.network, self.endpoint_of_rank)
+        for collective in sorted(self._ready):
+            self.collectives[collective].start_ready(self.fluid, self.network, self.endpoint_of_rank)
+        self._ready.clear()
         fired = self.fluid.advance(horizon_s)
         if not fired:
             return False
@@ -207,25 +225,32 @@ class _Execution:
             transfers = self.graph.collectives[collective].transfers
             self.collectives[collective] = _CollectiveRun(transfers, self.fluid)
         run = self.collectives[collective]
-        self._start(run, run.join(task.rank, self.environment.now))
+        self._start(collective, run.join(task.rank, self.environment.now))
         watch = run.watch_of_rank.get(task.rank)
         if watch is not None and watch not in self._fired:
             self._waiting_for[watch] = self.environment.event()
             yield self._waiting_for[watch]
 
-    def _start(self, run: _CollectiveRun, transfers: IntArray) -> None:
+    def _start(self, collective: int, transfers: IntArray) -> None:
         """Start transfers; where routes depend on the load, those with a delay are routed when it has passed."""
+        run = self.collectives[collective]
         delayed = run.transfers.delay_s[transfers] > 0.0
         if not (self.network.routes_by_load and delayed.any()):
-            run.make_ready(transfers)
+            self._make_ready(collective, transfers)
             return
-        run.make_ready(transfers[~delayed])
+        self._make_ready(collective, transfers[~delayed])
         for begin_s, group in _rows_by_key(run.begin_s[transfers[delayed]], transfers[delayed]).items():
             timeout = self.environment.timeout(max(0.0, begin_s - self.environment.now))
-            timeout.callbacks.append(partial(self._start_group, run, group))
+            timeout.callbacks.append(partial(self._start_group, collective, group))
 
-    def _start_group(self, run: _CollectiveRun, group: IntArray, _event: simpy.Event) -> None:
-        run.make_ready(group)
+    def _start_group(self, collective: int, group: IntArray, _event: simpy.Event) -> None:
+        self._make_ready(collective, group)
+
+    def _make_ready(self, collective: int, transfers: IntArray) -> None:
+        """Have transfers of a collective, if any, started before bytes move on."""
+        if len(transfers):
+            self.collectives[collective].make_ready(transfers)
+            self._ready.add(collective)
 
     def _check_all_ended(self) -> None:
         """Raise StalledError unless every task has ended."""
@@ -240,16 +265,30 @@ class _Execution:
     def _recording(self) -> Recording:
         """Return the records of a run that has ended."""
         runs = [self.collectives.get(index) for index in range(len(self.graph.collectives))]
-        finish_s = self.fluid.finish_s
+        finish_s, reused_flows = self.fluid.finish_s, self.fluid.reused_flows
+        reused = [
+            bool(reused_flows[flows].all())
+            for flows in (
+                run.flow_of_transfer[run.flow_of_transfer >= 0] for run in self.collectives.values()
+            )
+            if len(flows)
+        ]
         return Recording(
             times=TaskTimes(self.start_s, self.end_s),
             transfer_start_s=tuple(np.zeros(0) if run is None else run.start_s for run in runs),
-            transfer_end_s=tuple(
-                np.zeros(0) if run is None else finish_s[run.flow_of_transfer] for run in runs
-            ),
+            transfer_end_s=tuple(np.zeros(0) if run is None else run.end_s(finish_s) for run in runs),
             meter=self.fluid.meter,
             solves=self.fluid.solves,
+            collectives_solved=len(reused) - sum(reused),
+            collectives_reused=sum(reused),
         )
+
+
+def _unique_pairs(rows: IntArray, ranks: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the distinct pairs of a row and a rank, in rising order."""
+    num_ranks = int(ranks.max(initial=0)) + 1
+    unique_rows, unique_ranks = np.divmod(np.unique(rows * num_ranks + ranks), num_ranks)
+    return unique_rows, unique_ranks
 
 
 def _rows_by_key(keys: NDArray[Key], values: IntArray) -> dict[Any, IntArray]:

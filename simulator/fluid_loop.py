@@ -1,4 +1,9 @@
-"""The loop of the fluid network, compiled: from instant to instant, each component on its own clock.
+"""The loop of the fluid network, compiled: from instant to instant, each link on its own clock.
+
+Between two instants all levels are constant, so that the next thing to happen is a start or the end of the first
+flow that some link holds; a tournament over links knows when. An instant walks only to links and groups whose levels
+can change (`simulator.fairness`), and all others keep their clocks: flows that share no link with what happened, not
+even through others, are not visited, and neither are those that only others below the floor connect with it.
 
 Rules for equal times: an instant takes in all starts within a few spacings of floats around the clock's value,
 and all ends within those and a tiny part of the flow's own duration; they share one solve and its time. Without
@@ -6,198 +11,210 @@ that window a completion closer than the clock can tell would leave it where it 
 and alike flows, which rounding tells apart, would end one by one.
 """
 
-from heapq import heappop, heappush
-
 import numpy as np
-from numba import njit
 
-from simulator.fairness import max_min_rates
-from simulator.meter import cover, record
+from simulator.compiled import compiled, inlined
+from simulator.fairness import end_solve, solve
+from simulator.flow_meter import meter_end, meter_until, settle
+from simulator.flow_state import BINDING, ENDED, SLACK, FlowState
+from simulator.groups import form_anew, has_room, join, leave_first, service_at
+from simulator.slack import choose_links, let_in, look_again, mark_groups_over
+from simulator.tournament import least, least_value, set_value
 
 CLOCK_ROUNDING = 4 * np.finfo(np.float64).eps  # of the clock's value
 FLOW_ROUNDING = 1e-12  # of a flow's duration
 
 
-@njit(cache=True)
-def _solve(active, offsets, local_links, coefficients, weights, capacity, rates, loads):  # type: ignore[no-untyped-def]
-    """Write the rates of a component's active flows, and the loads of its links.
-
-    active: flows; capacity, loads: [num_links of the component]; rates: [num_flows] of all components
-    """
-    lengths = np.empty(len(active), np.int64)
-    for position in range(len(active)):
-        lengths[position] = offsets[active[position] + 1] - offsets[active[position]]
-    packed_offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-    packed_links = np.empty(packed_offsets[-1], np.int64)
-    packed_coefficients = np.empty(packed_offsets[-1])
-    packed_weights = np.empty(len(active))
-    for position in range(len(active)):
-        flow = active[position]
-        start, end = packed_offsets[position], packed_offsets[position + 1]
-        packed_links[start:end] = local_links[offsets[flow] : offsets[flow + 1]]
-        packed_coefficients[start:end] = coefficients[offsets[flow] : offsets[flow + 1]]
-        packed_weights[position] = weights[flow]
-    found = max_min_rates(capacity, packed_offsets, packed_links, packed_coefficients, packed_weights)
-    loads[:] = 0.0
-    for position in range(len(active)):
-        rates[active[position]] = found[position]
-        if found[position] < np.inf:
-            for entry in range(packed_offsets[position], packed_offsets[position + 1]):
-                loads[packed_links[entry]] += packed_coefficients[entry] * found[position]
+@compiled
+def run_flows(state: FlowState, until_s: float, most_solves: int) -> None:
+    """Run flows until `until_s`, to the first instant at which watches fire, or for most_solves."""
+    now = state.now[0]
+    last = now.solves + most_solves
+    while now.num_fired == 0 and now.solves < last:
+        next_s = min(least_value(state.ends), _next_start_s(state))
+        if next_s == np.inf or next_s > until_s:
+            if until_s < np.inf:
+                meter_until(state, until_s)
+            return
+        _run_instant(state, max(next_s, now.now_s))
 
 
-@njit(cache=True)
-def _next_end(now_s, active, left_bytes, rates):  # type: ignore[no-untyped-def]
-    """Return when the first of the active flows ends if rates stay as they are; one without limits ends at once."""
-    next_s = np.inf
-    for flow in active:
-        if left_bytes[flow] <= 0.0 or rates[flow] == np.inf:
-            return now_s
-        if rates[flow] > 0.0:
-            next_s = min(next_s, now_s + left_bytes[flow] / rates[flow])
-    return next_s
+@inlined
+def _next_start_s(state: FlowState) -> float:
+    """Return when the next flow starts."""
+    now = state.now[0]
+    if now.next_start == now.num_starts:
+        return np.inf
+    return state.flows[state.starts[now.next_start]].start_s
 
 
-@njit(cache=True)
-def _retire(  # type: ignore[no-untyped-def]
-    flow, now_s, offsets, links, coefficients, left_bytes, meter_bytes, bins, width_s,
-    watch_offsets, watches, watch_left, fired,
-):  # fmt: skip
-    """Account for an ended flow: what rounding left of its bytes, and the watches that it counts for."""
-    cover(bins, width_s, now_s)
-    position = min(int(now_s / width_s[0]), bins.shape[1] - 1)
-    for entry in range(offsets[flow], offsets[flow + 1]):
-        meter_bytes[links[entry]] += coefficients[entry] * left_bytes[flow]
-        bins[links[entry], position] += coefficients[entry] * left_bytes[flow]
-    left_bytes[flow] = 0.0
-    for entry in range(watch_offsets[flow], watch_offsets[flow + 1]):
-        watch_left[watches[entry]] -= 1
-        if watch_left[watches[entry]] == 0:
-            fired.append(watches[entry])
-
-
-@njit(cache=True)
-def _move(  # type: ignore[no-untyped-def]
-    active, rates, left_bytes, links, loads, capacity, since_s, until_s,
-    meter_bytes, saturated_s, bins, width_s,
-):  # fmt: skip
-    """Let a component's active flows send from since_s to until_s, at their rates."""
-    if until_s <= since_s:
+@inlined
+def _run_instant(state: FlowState, first_s: float) -> None:
+    """Let flows end and start, and solve rates; the instant is at first_s, or later by the tolerance."""
+    now = state.now[0]
+    window_s = _window_s(state, first_s)
+    meter_until(state, first_s + window_s)
+    if not has_room(state):
+        form_anew(state, 0)
+    _end_flows(state, first_s)
+    _start_flows(state)
+    choose_links(state)
+    sharing_solve = state.sharing.solve[0]
+    if sharing_solve.num_touched == 0:
         return
-    record(meter_bytes, saturated_s, bins, width_s, links, loads, capacity, since_s, until_s)
-    for flow in active:
-        if rates[flow] < np.inf:
-            left_bytes[flow] -= rates[flow] * (until_s - since_s)
+    while True:
+        solve(state.sharing)
+        now.solves += now.num_under_way > 0
+        now.risen += sharing_solve.rise
+        settle(state, window_s)
+        end_solve(state.sharing)
+        if not look_again(state):
+            break
 
 
-@njit(cache=True)
-def _keep_sending(active, now_s, left_bytes, rates, start_s, finish_s):  # type: ignore[no-untyped-def]
-    """Move the flows that go on to the front of `active`, write when the others ended; return how many go on.
+@inlined
+def _window_s(state: FlowState, first_s: float) -> float:
+    """Return for how long after first_s flows may end without a solve: a part of what the first took.
 
-    A flow ends if it does so within the rounding of this instant. Those that go on keep their order.
+    No start falls into it.
     """
-    kept = 0
-    for position in range(len(active)):
-        flow = active[position]
-        rounding_s = CLOCK_ROUNDING * now_s + FLOW_ROUNDING * (now_s - start_s[flow])
+    now = state.now[0]
+    if now.tolerance == 0.0 or least_value(state.ends) > first_s:
+        return 0.0
+    link = state.sharing.links[least(state.ends)]
+    began_s = 0.0
+    first_end_s = np.inf
+    for place in range(link.row, link.row + link.num_held):
+        group = state.sharing.held[place].group
+        flow = state.flows[state.members[group].first]
+        end_s = first_s + (flow.target - service_at(state, group, first_s)) / link.level
+        if end_s < first_end_s:
+            first_end_s = end_s
+            began_s = flow.start_s
+    return max(0.0, min(now.tolerance * (first_s - began_s), _next_start_s(state) - first_s))
+
+
+@inlined
+def _end_flows(state: FlowState, first_s: float) -> None:
+    """End all flows that do so at this instant, or would have since first_s if nothing else had."""
+    now_s = state.now[0].now_s
+    num_due = 0
+    while least_value(state.ends) <= now_s * (1.0 + FLOW_ROUNDING):
+        number = least(state.ends)
+        set_value(state.ends, number, np.inf)
+        state.regroup[num_due] = number
+        num_due += 1
+        link = state.sharing.links[number]
+        here = state.service[number]
+        clock = here.clock + link.level * (now_s - here.since_s)
+        place = link.row
+        while place < link.row + link.num_held:
+            # a group without flows goes, and another takes its place
+            place += _end_members(state, state.sharing.held[place].group, clock, link.level, first_s)
+    for position in range(num_due):
+        number = state.regroup[position]
+        if state.sharing.links[number].touched != state.sharing.solve[0].number:
+            _set_next_end(state, number)
+
+
+@inlined
+def _set_next_end(state: FlowState, number: int) -> None:
+    """Note when the first flow that a link holds ends, seen from now: rounding had it too early."""
+    now_s = state.now[0].now_s
+    link = state.sharing.links[number]
+    here = state.service[number]
+    clock = here.clock + link.level * (now_s - here.since_s)
+    left_s = np.inf
+    for place in range(link.row, link.row + link.num_held):
+        left_s = min(left_s, (state.sharing.held[place].end - clock) / link.level)
+    set_value(state.ends, number, now_s + left_s)
+
+
+@inlined
+def _end_members(state: FlowState, group: int, clock: float, level: float, first_s: float) -> int:
+    """End the flows of a group that do so by this instant; return whether the group has any left."""
+    now = state.now[0]
+    sharing_group = state.sharing.groups[group]
+    place = state.sharing.links[sharing_group.held_by].row + sharing_group.place
+    most_s = (CLOCK_ROUNDING + FLOW_ROUNDING) * now.now_s
+    while True:
         # Times are compared, not bytes: what takes no time that the clock can tell must end, or it stands still.
-        left_s = 0.0
-        if left_bytes[flow] > 0.0:
-            left_s = left_bytes[flow] / rates[flow] if rates[flow] > 0.0 else np.inf
+        left_s = (state.sharing.held[place].end - clock) / level
+        if left_s > most_s:
+            return 1
+        start_s = state.flows[state.members[group].first].start_s
+        rounding_s = CLOCK_ROUNDING * now.now_s + FLOW_ROUNDING * (now.now_s - start_s)
         if left_s > rounding_s:
-            active[position], active[kept] = active[kept], flow
-            kept += 1
+            return 1
+        number = leave_first(state, group)
+        end_s = now.now_s
+        if end_s + left_s > first_s + rounding_s:  # only under a tolerance
+            end_s += left_s
+            now.merged += 1
+        elif now.now_s > first_s:
+            end_s = first_s
+        finish(state, number, max(end_s, start_s))
+        if state.members[group].num_flows == 0:
+            return 0
+
+
+@inlined
+def finish(state: FlowState, number: int, end_s: float) -> None:
+    """Note that a flow has ended, and count it for its watches."""
+    now = state.now[0]
+    meter_end(state, number)
+    state.finish_s[state.flows[number].id] = end_s
+    state.flows[number].group = ENDED
+    now.num_under_way -= 1
+    now.num_unfinished -= 1
+    now.entries_under_way -= state.bill_offsets[number + 1] - state.bill_offsets[number]
+    now.unfinished_entries -= state.bill_offsets[number + 1] - state.bill_offsets[number]
+    for entry in range(state.watch_offsets[number], state.watch_offsets[number + 1]):
+        watch = state.watches[entry]
+        state.watch_left[watch] -= 1
+        if state.watch_left[watch] == 0:
+            state.fired[now.num_fired] = watch
+            now.num_fired += 1
+
+
+@inlined
+def _start_flows(state: FlowState) -> None:
+    """Let flows whose start has come join groups; those that cross no link end at once."""
+    now = state.now[0]
+    first = now.next_start
+    until_s = now.now_s * (1.0 + CLOCK_ROUNDING)
+    num_marked = 0
+    while now.next_start < now.num_starts and _next_start_s(state) <= until_s:
+        num_marked = _let_bind(state, state.starts[now.next_start], num_marked)
+        now.next_start += 1
+    if num_marked > 0:
+        form_anew(state, num_marked)
+    for position in range(first, now.next_start):
+        number = state.starts[position]
+        flow = state.flows[number]
+        now.num_under_way += 1
+        now.entries_under_way += state.bill_offsets[number + 1] - state.bill_offsets[number]
+        if state.bill_offsets[number + 1] == state.bill_offsets[number]:
+            finish(state, number, max(now.now_s, flow.start_s))
         else:
-            finish_s[flow] = max(now_s, start_s[flow])
-    return kept
+            join(state, number, flow.left_bytes / flow.weight)
+            for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
+                link = state.bill_links[entry]
+                place = state.sharing.links[link].row + state.service[link].num_flows
+                state.flows_on[place] = number
+                state.charges_on[place] = state.bill_coefficients[entry]
+                state.service[link].num_flows += 1
 
 
-@njit(cache=True)
-def _join(active, kept, flows, first, now_s, start_s, finish_s):  # type: ignore[no-untyped-def]
-    """Append to the first `kept` active flows those whose start has come; return how many there are, and the next.
-
-    flows: a component's, in order of start; first: the place of the first that has not started
-    """
-    while first < len(flows) and start_s[flows[first]] <= now_s * (1.0 + CLOCK_ROUNDING):
-        if np.isnan(finish_s[flows[first]]):
-            active[kept] = flows[first]
-            kept += 1
-        first += 1
-    return kept, first
-
-
-@njit(cache=True)
-def run_flows(  # type: ignore[no-untyped-def]
-    now_s, until_s, capacity, offsets, links, coefficients, weights, left_bytes, start_s, finish_s,
-    flow_offsets, flows, link_offsets, component_links, local_links,
-    watch_offsets, watches, watch_left, meter_bytes, saturated_s, bins, width_s, most_solves,
-):  # fmt: skip
-    """Run flows until `until_s`, to the first instant at which a watch has no flow left, or for most_solves.
-
-    Rows of offsets ... finish_s are flows; finish_s [num_flows] is NaN, and is written as they end; rows of
-    flow_offsets ... local_links are their components; watch_left [all watches] counts down. Returns the clock,
-    the number of solves, and the watches that fired.
-    """
-    # Each component has a clock, active flows (the first num_active of its row), and its next instant in a heap.
-    num_components = len(flow_offsets) - 1
-    clock_s = np.full(num_components, now_s)
-    active = np.empty(len(flows), np.int64)
-    num_active = np.zeros(num_components, np.int64)
-    joined = np.zeros(num_components, np.int64)
-    rates = np.zeros(len(flows))
-    loads = np.zeros(len(component_links))
-    its_capacity = capacity[component_links]
-    heap = [(now_s, component) for component in range(num_components)]
-    solves = 0
-    fired = [0 for _ in range(0)]
-    while len(heap) > 0 and heap[0][0] <= until_s and solves < most_solves:
-        now_s, component = heappop(heap)
-        row = slice(flow_offsets[component], flow_offsets[component + 1])
-        link_row = slice(link_offsets[component], link_offsets[component + 1])
-
-        # 1. Bytes move until the component's next instant, and flows end.
-        sending = active[row][: num_active[component]]
-        _move(
-            sending, rates, left_bytes, component_links[link_row], loads[link_row], its_capacity[link_row],
-            clock_s[component], now_s, meter_bytes, saturated_s, bins, width_s,
-        )  # fmt: skip
-        clock_s[component] = now_s
-        kept = _keep_sending(sending, now_s, left_bytes, rates, start_s, finish_s)
-        for flow in sending[kept:]:
-            _retire(
-                flow, now_s, offsets, links, coefficients, left_bytes, meter_bytes, bins, width_s,
-                watch_offsets, watches, watch_left, fired,
-            )  # fmt: skip
-
-        # 2. Flows whose start has come join, and one solve gives the rates until the instant after.
-        count, joined[component] = _join(
-            active[row], kept, flows[row], joined[component], now_s, start_s, finish_s
-        )
-        num_active[component] = count
-        sending = active[row][:count]
-        _solve(
-            sending, offsets, local_links, coefficients, weights, its_capacity[link_row], rates, loads[link_row]
-        )  # fmt: skip
-        solves += count > 0
-
-        # 3. That instant is the first end, or the next start. Once a watch has fired, only this one is finished.
-        next_s = _next_end(now_s, sending, left_bytes, rates)
-        if joined[component] < len(flows[row]):
-            next_s = min(next_s, start_s[flows[row][joined[component]]])
-        if next_s < np.inf:
-            heappush(heap, (next_s, component))
-        if len(fired) > 0:
-            until_s = min(until_s, now_s)
-
-    # 4. All components come to one instant: the horizon, or the last event if there is none or it is far.
-    if solves < most_solves and until_s < np.inf:
-        now_s = until_s
-    for component in range(num_components):
-        link_row = slice(link_offsets[component], link_offsets[component + 1])
-        first = flow_offsets[component]
-        _move(
-            active[first : first + num_active[component]], rates, left_bytes, component_links[link_row],
-            loads[link_row], its_capacity[link_row], clock_s[component], now_s,
-            meter_bytes, saturated_s, bins, width_s,
-        )  # fmt: skip
-    return now_s, solves, fired
+@inlined
+def _let_bind(state: FlowState, number: int, num_marked: int) -> int:
+    """Let links in if none on a flow's path binds; mark the groups over them, and return how many are marked."""
+    for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
+        if state.service[state.bill_links[entry]].standing == BINDING:
+            return num_marked
+    for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
+        link = state.bill_links[entry]
+        if state.service[link].standing == SLACK:
+            num_marked = mark_groups_over(state, link, num_marked)
+            let_in(state, link)
+    return num_marked

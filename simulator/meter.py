@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from simulator.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 
@@ -15,62 +16,43 @@ _FIRST_BIN_S = 1e-9
 _MAX_BIN_CELLS = 20_000_000  # bounds the memory of the timelines: 160 MB
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class LinkMeter:
-    """What passed each link, integrated exactly as rates change.
+    """What passed each link.
 
-    bytes: [num_links]; saturated_s: [num_links] seconds at full capacity; bins: [num_links, num_bins] bytes
-    in equal bins of width_s[0], which doubles whenever the clock outruns the last bin
+    saturated_s: [num_links] seconds at full capacity; bins: [num_links, num_bins] bytes in equal bins of width_s
     """
 
-    bytes: FloatArray
     saturated_s: FloatArray
     bins: FloatArray
-    width_s: FloatArray
+    width_s: float
 
-    @classmethod
-    def for_links(cls, num_links: int) -> "LinkMeter":
-        """Return a meter at zero; large networks get fewer bins, always an even number of them."""
-        num_bins = min(MAX_BINS, max(2, _MAX_BIN_CELLS // max(1, num_links) // 2 * 2))
-        width_s = np.array([_FIRST_BIN_S])
-        return cls(np.zeros(num_links), np.zeros(num_links), np.zeros((num_links, num_bins)), width_s)
+    @property
+    def bytes(self) -> FloatArray:
+        """Return what passed each link in all: [num_links]."""
+        total: FloatArray = self.bins.sum(axis=1)
+        return total
 
-    def cover(self, until_s: float) -> None:
-        """Widen the bins, if need be, so that they reach until_s."""
-        cover(self.bins, self.width_s, until_s)
+    def covering(self, until_s: float) -> "LinkMeter":
+        """Return the meter with bins so wide that they reach until_s."""
+        bins, width = self.bins.copy(), np.array([self.width_s])
+        while until_s > width[0] * bins.shape[1]:
+            fold(bins, width)
+        return LinkMeter(self.saturated_s, bins, float(width[0]))
 
 
-@njit(cache=True)
-def cover(bins, width_s, until_s):  # type: ignore[no-untyped-def]
-    """Add up neighbouring bins, doubling their width, until they reach until_s."""
+def new_bins(num_links: int) -> tuple[FloatArray, FloatArray]:
+    """Return bins at zero, fewer for large networks but always an even number, and their width in an array [1]."""
+    num_bins = min(MAX_BINS, max(2, _MAX_BIN_CELLS // max(1, num_links) // 2 * 2))
+    return np.zeros((num_links, num_bins)), np.array([_FIRST_BIN_S])
+
+
+@compiled
+def fold(bins: FloatArray, width_s: FloatArray) -> None:
+    """Add up neighbouring bins, doubling their width."""
     num_bins = bins.shape[1]
-    while until_s > width_s[0] * num_bins:
-        for link in range(bins.shape[0]):
-            for position in range(num_bins // 2):
-                bins[link, position] = bins[link, 2 * position] + bins[link, 2 * position + 1]
-            bins[link, num_bins // 2 :] = 0.0
-        width_s[0] *= 2.0
-
-
-@njit(cache=True)
-def record(meter_bytes, saturated_s, bins, width_s, links, loads, capacity, since_s, until_s):  # type: ignore[no-untyped-def]
-    """Add to the meter what links carried from since_s to until_s.
-
-    links, loads, capacity: [num_recorded] link, and bytes/s
-    """
-    cover(bins, width_s, until_s)
-    num_bins = bins.shape[1]
-    width = width_s[0]
-    first = min(int(since_s / width), num_bins - 1)
-    last = min(int(until_s / width), num_bins - 1)
-    for place in range(len(links)):
-        link, load = links[place], loads[place]
-        if load == 0.0:
-            continue
-        meter_bytes[link] += load * (until_s - since_s)
-        if load >= capacity[place] * (1.0 - SATURATED):
-            saturated_s[link] += until_s - since_s
-        for position in range(first, last + 1):
-            begin = since_s if position == first else position * width
-            end = until_s if position == last else (position + 1) * width
-            bins[link, position] += load * (end - begin)
+    for link in range(bins.shape[0]):
+        for position in range(num_bins // 2):
+            bins[link, position] = bins[link, 2 * position] + bins[link, 2 * position + 1]
+        bins[link, num_bins // 2 :] = 0.0
+    width_s[0] *= 2.0

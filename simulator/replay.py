@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulator.bills import Bills
+from simulator.compiled import compiled
 from simulator.fluid import FluidNetwork
 
 IntArray = NDArray[np.int64]
@@ -14,10 +15,16 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What `replay_flows` returns: finish_s [num_flows] seconds, and how often rates were solved."""
+    """What `replay_flows` returns: when flows ended, how often rates were solved, and what a tolerance did.
+
+    finish_s: [num_flows] seconds; merged: flows that ended without a solve of their own; stale_share: of all bytes,
+    those that moved at rates which a solve would have changed; both 0 without a tolerance
+    """
 
     finish_s: FloatArray
     solves: int
+    merged: int
+    stale_share: float
 
 
 def replay_flows(
@@ -28,6 +35,7 @@ def replay_flows(
     start_s: ArrayLike | None = None,
     coefficients: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    tolerance: float = 0.0,
 ) -> Replay:
     """Return when each flow ends: the fluid network alone, without a cluster or a workload.
 
@@ -36,6 +44,10 @@ def replay_flows(
     path_links[path_offsets[f]:path_offsets[f + 1]], each at most once
     size_bytes: [num_flows] bytes; start_s: [num_flows] seconds, 0 by default
     coefficients: [num_entries] bytes charged per byte delivered, 1 by default; weights: [num_flows], 1 by default
+    tolerance: 0, exact, by default. Else, when a flow ends that took t seconds, others that end within tolerance x t
+    after it do so at the rates that they have, each at its own time, and rates are solved once for all of them. The
+    error is not bounded: rates are stale for a short time, but what follows may amplify that; `benchmarks` has it
+    measured.
     Raises ValueError, naming the flow or link, for anything that is not finite and positive (starts may be 0),
     offsets that do not rise from 0, links that do not exist, and repeated links.
     """
@@ -51,11 +63,15 @@ def replay_flows(
         if coefficients is None
         else _checked("coefficient of entry", coefficients, len(links))
     )
-    network = FluidNetwork(capacity)
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        msg = f"the tolerance is {tolerance}; it must be finite and not negative"
+        raise ValueError(msg)
+    network = FluidNetwork(capacity, metered=False, tolerance=float(tolerance))
     no_watches = np.zeros(len(size) + 1, np.int64), np.zeros(0, np.int64)
     network.add_flows(Bills(offsets, links, coefficient), size, start, weight, *no_watches)
     network.advance(np.inf)
-    return Replay(network.finish_s.copy(), network.solves)
+    stale_share = network.stale_bytes / size.sum() if len(size) else 0.0
+    return Replay(network.finish_s.copy(), network.solves, network.merged, stale_share)
 
 
 def _checked(what: str, values: ArrayLike, length: int | None = None, *, zero: bool = False) -> FloatArray:
@@ -96,9 +112,25 @@ def _checked_paths(
         entry = int(np.argmax(bad))
         msg = f"flow {flow_of_entry[entry]} names link {links[entry]}; links are 0 to {num_links - 1}"
         raise ValueError(msg)
-    visits, counts = np.unique(flow_of_entry * num_links + links, return_counts=True)
-    if (counts > 1).any():
-        flow, link = divmod(int(visits[np.argmax(counts > 1)]), num_links)
-        msg = f"flow {flow} names link {link} more than once; use a coefficient instead"
+    last_flow = np.full(num_links, -1)
+    entry = _first_repeated(offsets, links, last_flow)
+    if entry >= 0:
+        msg = (
+            f"flow {flow_of_entry[entry]} names link {links[entry]} more than once; use a coefficient instead"
+        )
         raise ValueError(msg)
     return offsets, links
+
+
+@compiled
+def _first_repeated(offsets: IntArray, links: IntArray, last_flow: IntArray) -> int:
+    """Return the first entry that names a link for the second time in its row, or -1.
+
+    last_flow: [num_links] -1, to be written to
+    """
+    for flow in range(len(offsets) - 1):
+        for entry in range(offsets[flow], offsets[flow + 1]):
+            if last_flow[links[entry]] == flow:
+                return entry
+            last_flow[links[entry]] = flow
+    return -1

@@ -188,8 +188,8 @@ def timeline_table(
     Columns: link (as in `links`), start_s, end_s (the last bin may reach past the step), bytes, utilisation.
     """
     used = links["link"].to_numpy()[links["bytes"].to_numpy() > 0.0]
-    meter.cover(step_time_s)
-    width_s = float(meter.width_s[0])
+    meter = meter.covering(step_time_s)
+    width_s = meter.width_s
     num_bins = min(max(1, int(np.ceil(step_time_s / width_s))), meter.bins.shape[1])
     merged = 1
     while len(used) * -(-num_bins // merged) > MAX_TIMELINE_ROWS and merged < num_bins:

@@ -13,7 +13,7 @@ def csr_offsets(lengths: ArrayLike) -> IntArray:
 
 def csr_select(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     """Return the offsets of the given rows, in that order, and the flat indices of their entries."""
-    lengths = np.diff(offsets)[rows]
+    lengths = offsets[rows + 1] - offsets[rows]
     selected = csr_offsets(lengths)
     return selected, np.arange(selected[-1]) + np.repeat(offsets[rows] - selected[:-1], lengths)
 

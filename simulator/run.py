@@ -76,6 +76,8 @@ def _assemble(
     summary["simulation"] = {
         "flows": num_flows,
         "solves": recording.solves,
+        "collectives_solved": recording.collectives_solved,
+        "collectives_reused": recording.collectives_reused,
         "flow_rows": "one a flow" if len(flows) == num_flows else "one a collective and pair of nodes",
     }
     return Result(

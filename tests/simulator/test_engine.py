@@ -98,6 +98,28 @@ def test_a_reduction_starts_when_all_its_senders_are_there(cluster):
     assert [end for *_, end in log(cluster, tasks, [gather])] == [5.0, 5.0, 3.0, 5.0]
 
 
+def test_a_rank_that_a_reduction_names_twice_joins_once(cluster):
+    # Rank 1 sends two parts of 10 bytes, rank 2 one, from 3 s on: 30 bytes into rank 0's port, 3 s.
+    gather = Transfer(0, (), ((1, 1.0), (1, 1.0), (2, 1.0)), 10.0, reduce=True)
+    tasks = [part(0), part(1), Task("work", 2, COMPUTE, duration_s=3.0), part(2, after=(2,))]
+    assert [end for *_, end in log(cluster, tasks, [gather])] == [6.0, 6.0, 3.0, 6.0]
+
+
+def test_a_rank_that_a_transfer_names_twice_waits_for_it_once(cluster):
+    # Rank 1 gets two copies of 10 bytes: 2 s.
+    twice = Transfer(0, (), ((1, 1.0), (1, 1.0)), 10.0)
+    assert [end for *_, end in log(cluster, [part(0), part(1)], [twice])] == [2.0, 2.0]
+
+
+def test_a_transfer_whose_sender_never_comes_has_no_end(cluster):
+    # Ranks 0 and 1, which nothing is asked of, never join; rank 2 does, and has no part in what they exchange.
+    compiled, layout = cluster
+    collective = Collective("c0", Transfers.from_rows([to(0, 1, 10.0)]))
+    recording = execute(TaskGraph(4, (part(2),), (collective,)), compiled, layout.endpoint_of_rank)
+    assert np.isnan(recording.transfer_end_s[0]).all()
+    assert (recording.collectives_solved, recording.collectives_reused) == (0, 0)
+
+
 def test_collectives_at_once_share_links(cluster):
     # Both send 20 bytes out of rank 0's port (10 bytes/s): 4 s together; they are on different streams.
     tasks = [

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.fairness import flows_of_links, max_min_rates
+from simulator.fairness import max_min_rates
 from support.exact_fairness import exact_rates
 from support.networks import Case, cases
 
@@ -61,14 +61,6 @@ def test_symmetric_flows_get_the_very_same_rate():
     bills = [{source: 1, 30 + target: 1} for source in range(30) for target in range(30) if source != target]
     found = rates([0.1] * 60, *bills)
     assert len(set(found.tolist())) == 1
-
-
-def test_flows_of_links_turns_bills_round():
-    # Bills: flow 0 on links 2 and 0, flow 1 on link 2.
-    offsets, flows, entries = flows_of_links(3, np.array([0, 2, 3]), np.array([2, 0, 2]))
-    assert offsets.tolist() == [0, 1, 1, 3]
-    assert flows.tolist() == [0, 0, 1]
-    assert entries.tolist() == [1, 0, 2]
 
 
 @settings(max_examples=200, deadline=None)

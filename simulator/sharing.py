@@ -1,0 +1,351 @@
+"""How links are shared: what is known between two solves of links, and of the groups of flows that cross them.
+
+A group is flows that are alike to the solver: they cross the same links at the same coefficients and have the same
+weight, so that they have the same level (rate over weight) whatever happens. Each group is *held* by one link: one
+that is full, and on which no group has a higher level, so that the group cannot go faster. That link's level is the
+group's. A link that holds no group is not full.
+
+Rows (of groups on links) have a fixed room each; a row's groups that have no flow left are taken out as they are met.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.compiled import called, inlined
+from simulator.tournament import new_tournament
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+LINK = np.dtype(
+    [
+        # What `simulator.sweep` reads and writes of every link that it meets: one cache line.
+        ("load", np.float64),  # bytes/s
+        ("level_elsewhere", np.float64),  # no group on it that others hold has a higher level
+        ("touched", np.int64),  # the number of the last solve that this link took part in
+        ("waits", np.int64),  # whether it waits to be poured
+        ("num_held", np.int64),  # groups that it holds
+        ("level", np.float64),  # bytes/s per unit of weight; infinite if it holds no group
+        ("capacity", np.float64),  # bytes/s
+        ("demand_held", np.float64),  # what the groups that it holds add to the load for each unit of level
+        # Its row: where it starts, its room, and the groups on it.
+        ("row", np.int64),
+        ("room", np.int64),
+        ("num_groups", np.int64),
+        ("level_before", np.float64),  # its level before the solve under way
+        ("stale", np.int64),  # solves since its load was summed afresh
+        # What `simulator.fairness.fill` needs: capacity not taken yet, what groups without a level add to the load
+        # for each unit of level, what that was before it was reduced, how many such groups there are, and how many
+        # there were when the link's key was computed.
+        ("free", np.float64),
+        ("demand", np.float64),
+        ("demand_summed", np.float64),
+        ("unfixed", np.int64),
+        ("keyed", np.int64),
+    ]
+)
+GROUP = np.dtype(
+    [
+        ("weight", np.float64),  # of all its flows together; 0: it has none left
+        ("path", np.uint32),  # where its links start
+        ("path_end", np.uint32),
+        ("plain", np.int32),  # whether all coefficients on its path are 1
+        ("held_by", np.int32),  # link, or NOWHERE
+        ("place", np.int32),  # in the row of groups that the link holds
+        (
+            "mark",
+            np.int32,
+        ),  # UNFIXED while `fill` has no level for it yet, TO_REGROUP before it is formed anew
+    ]
+)
+# A group in the row of the link that holds it, with all that a sweep needs: rows are read from end to end.
+HELD = np.dtype(
+    [
+        ("weight", np.float64),  # the group's
+        ("end", np.float64),  # the link's clock when its first flow ends; NaN until that is known
+        ("group", np.uint32),
+        # The other links on its path, up to NO_LINK; or WALK, if there are more than three or it is not plain.
+        ("first", np.uint32),
+        ("second", np.uint32),
+        ("third", np.uint32),
+    ]
+)
+NO_LINK, WALK = 2**32 - 1, 2**32 - 2
+UNMARKED, UNFIXED, TO_REGROUP = 0, 1, 2
+SOLVE = np.dtype(
+    [
+        ("number", np.int64),  # of this solve, from 1
+        ("num_touched", np.int64),
+        ("num_joined", np.int64),
+        ("rise", np.float64),  # bytes/s: what the rates of flows that go faster have grown by, all together
+        ("num_waiting", np.int64),  # links that wait to be poured
+        ("num_poured", np.int64),  # links poured in this solve
+        ("patience", np.int64),  # links that may be poured for each one touched, before pouring gives up
+        ("work", np.int64),  # entries of paths walked, in all solves
+        ("num_groups", np.int64),  # group numbers given out
+        ("num_entries", np.int64),  # entries of paths given out
+    ]
+)
+NOWHERE = -1
+
+# Links whose levels differ by less than this (relative) fill at once: symmetric flows then get the very same
+# rate, whatever the order in which rounding met their links.
+SAME_LEVEL = 1e-12
+# Differences drift. A link's load is summed afresh after this many solves, and where what matters is this small a
+# part of the capacity, so that rounding would show in it.
+_SOLVES_UNTIL_STALE = 64
+CANCELLED = 1e-3
+# Most solves pour a link once, few a link twice.
+_PATIENCE = 6
+
+
+class Sharing(NamedTuple):
+    """Links, groups, and who crosses what.
+
+    links: [num_links] LINK; groups: [most groups] GROUP
+    path_links, path_coefficients: [most entries] the paths of groups
+    groups_on, coefficients_on: [sum of room] rows of links: the groups on each, and at which coefficients
+    held: [sum of room] HELD, rows of links: the groups that each holds
+    solve: [1] SOLVE
+    touched: [num_links] the links of the solve under way
+    joined: [most groups] groups that no link holds yet
+    waiting, waiting_levels: [num_links] links that wait to be poured, highest level first
+    tree, keys: scratch of `fill`
+    """
+
+    links: NDArray[Any]
+    groups: NDArray[Any]
+    path_links: NDArray[np.uint32]
+    path_coefficients: FloatArray
+    groups_on: NDArray[np.uint32]
+    coefficients_on: FloatArray
+    held: NDArray[Any]
+    solve: NDArray[Any]
+    touched: NDArray[np.uint32]
+    joined: NDArray[np.uint32]
+    waiting: NDArray[np.uint32]
+    waiting_levels: FloatArray
+    tree: FloatArray
+    keys: FloatArray
+
+
+def new_sharing(capacity: FloatArray, room: IntArray, most_groups: int, most_entries: int) -> Sharing:
+    """Return links that nothing crosses yet.
+
+    capacity: [num_links] bytes/s; room: [num_links] the most groups on each link at a time
+    """
+    links = np.zeros(len(capacity), LINK)
+    links["capacity"] = capacity
+    links["level"] = np.inf
+    links["room"] = room
+    links["row"] = np.cumsum(room) - room
+    solve = np.zeros(1, SOLVE)
+    solve["number"] = 1
+    solve["patience"] = _PATIENCE
+    return Sharing(
+        links=links,
+        groups=np.zeros(most_groups, GROUP),
+        path_links=np.zeros(most_entries, np.uint32),
+        path_coefficients=np.zeros(most_entries),
+        groups_on=np.zeros(int(room.sum()), np.uint32),
+        coefficients_on=np.zeros(int(room.sum())),
+        held=np.zeros(int(room.sum()), HELD),
+        solve=solve,
+        touched=np.zeros(len(capacity), np.uint32),
+        joined=np.zeros(most_groups, np.uint32),
+        waiting=np.zeros(len(capacity), np.uint32),
+        waiting_levels=np.zeros(len(capacity)),
+        tree=new_tournament(len(capacity)),
+        keys=np.zeros(len(capacity)),
+    )
+
+
+@inlined
+def touch(sharing: Sharing, number: int) -> None:
+    """Let a link take part in the next solve."""
+    link = sharing.links[number]
+    solve = sharing.solve[0]
+    if link.touched != solve.number:
+        link.touched = solve.number
+        link.level_before = link.level
+        sharing.touched[solve.num_touched] = number
+        solve.num_touched += 1
+
+
+@inlined
+def new_group(sharing: Sharing) -> int:
+    """Return the number of a new group; its path is the entries written from num_entries on: see `end_path`."""
+    solve = sharing.solve[0]
+    number = solve.num_groups
+    solve.num_groups += 1
+    group = sharing.groups[number]
+    group.weight = 0.0
+    group.plain = True
+    group.mark = UNMARKED
+    group.held_by = NOWHERE
+    group.path = solve.num_entries
+    group.path_end = solve.num_entries
+    return number
+
+
+@inlined
+def add_to_path(sharing: Sharing, number: int, link: int, coefficient: float) -> None:
+    """Append a link to the path of the newest group, and the group to the link's row."""
+    solve = sharing.solve[0]
+    sharing.path_links[solve.num_entries] = link
+    sharing.path_coefficients[solve.num_entries] = coefficient
+    solve.num_entries += 1
+    sharing.groups[number].path_end = solve.num_entries
+    if coefficient != 1.0:
+        sharing.groups[number].plain = False
+    crossed = sharing.links[link]
+    if crossed.num_groups == crossed.room:
+        drop_empty(sharing, link)
+    sharing.groups_on[crossed.row + crossed.num_groups] = number
+    sharing.coefficients_on[crossed.row + crossed.num_groups] = coefficient
+    crossed.num_groups += 1
+
+
+@inlined
+def drop_empty(sharing: Sharing, number: int) -> None:
+    """Take groups without flows out of a link's row."""
+    link = sharing.links[number]
+    kept = 0
+    for position in range(link.row, link.row + link.num_groups):
+        group = sharing.groups_on[position]
+        if sharing.groups[group].weight > 0.0:
+            sharing.groups_on[link.row + kept] = group
+            sharing.coefficients_on[link.row + kept] = sharing.coefficients_on[position]
+            kept += 1
+    link.num_groups = kept
+
+
+@inlined
+def add_weight(sharing: Sharing, number: int, weight: float) -> None:
+    """Add (or take away, if negative) flows to a group, at its level; the next solve says what becomes of it."""
+    group = sharing.groups[number]
+    solve = sharing.solve[0]
+    if group.weight == 0.0 and group.held_by == NOWHERE:
+        sharing.joined[solve.num_joined] = number
+        solve.num_joined += 1
+    group.weight += weight
+    level = level_of(sharing, number)
+    solve.rise += max(0.0, weight) * level
+    if group.held_by != NOWHERE:
+        sharing.held[sharing.links[group.held_by].row + group.place].weight = group.weight
+    for entry in range(group.path, group.path_end):
+        number_of_link = sharing.path_links[entry]
+        touch(sharing, number_of_link)
+        link = sharing.links[number_of_link]
+        link.load += sharing.path_coefficients[entry] * weight * level
+        if group.held_by == number_of_link:
+            link.demand_held += sharing.path_coefficients[entry] * weight
+
+
+@inlined
+def end_group(sharing: Sharing, number: int) -> None:
+    """Let a group go whose last flow has left."""
+    group = sharing.groups[number]
+    group.weight = 0.0
+    if group.held_by != NOWHERE:
+        unhold(sharing, number)
+
+
+@inlined
+def level_of(sharing: Sharing, number: int) -> float:
+    """Return the level of a group: that of the link that holds it; 0 if there is none yet."""
+    held_by = sharing.groups[number].held_by
+    return 0.0 if held_by == NOWHERE else sharing.links[held_by].level
+
+
+@inlined
+def unhold(sharing: Sharing, number: int) -> None:
+    """Take a group from the link that holds it."""
+    group = sharing.groups[number]
+    link = sharing.links[group.held_by]
+    link.num_held -= 1
+    last = sharing.held[link.row + link.num_held]
+    here = sharing.held[link.row + group.place]
+    here.weight = last.weight
+    here.end = last.end
+    here.group = last.group
+    here.first = last.first
+    here.second = last.second
+    here.third = last.third
+    sharing.groups[last.group].place = group.place
+    group.held_by = NOWHERE
+
+
+@inlined
+def hold(sharing: Sharing, number: int, at: int) -> None:
+    """Let a link hold a group."""
+    group = sharing.groups[number]
+    link = sharing.links[at]
+    group.place = link.num_held
+    group.held_by = at
+    held = sharing.held[link.row + link.num_held]
+    link.num_held += 1
+    held.weight = group.weight
+    held.end = np.nan
+    held.group = number
+    held.first = NO_LINK
+    held.second = NO_LINK
+    held.third = NO_LINK
+    others = 0
+    for entry in range(group.path, group.path_end):
+        crossed = sharing.path_links[entry]
+        if crossed != at:
+            if others == 0:
+                held.first = crossed
+            elif others == 1:
+                held.second = crossed
+            elif others == 2:
+                held.third = crossed
+            others += 1
+    if others > 3 or not group.plain:
+        held.first = WALK
+
+
+@inlined
+def forget_groups(sharing: Sharing) -> None:
+    """Give out group numbers from 0 again; no group has a flow."""
+    sharing.solve[0].num_groups = 0
+    sharing.solve[0].num_entries = 0
+    sharing.solve[0].num_joined = 0
+    for number in range(len(sharing.links)):
+        sharing.links[number].num_groups = 0
+        sharing.links[number].load = 0.0
+
+
+@inlined
+def coefficient_at(sharing: Sharing, number: int, at: int) -> float:
+    """Return the coefficient at which a group charges a link on its path."""
+    group = sharing.groups[number]
+    for entry in range(group.path, group.path_end):
+        if sharing.path_links[entry] == at:
+            return sharing.path_coefficients[entry]
+    return 0.0
+
+
+@inlined
+def is_doubtful(link, held: float) -> bool:  # type: ignore[no-untyped-def]
+    """Return whether rounding may show in what is left of a link for the groups that it holds."""
+    return link.stale >= _SOLVES_UNTIL_STALE or held < CANCELLED * link.capacity
+
+
+@called
+def sum_afresh(sharing: Sharing, number: int) -> None:
+    """Sum the load of a link, and the demand of the groups that it holds."""
+    drop_empty(sharing, number)
+    link = sharing.links[number]
+    link.load = 0.0
+    link.demand_held = 0.0
+    link.stale = 0
+    for position in range(link.row, link.row + link.num_groups):
+        group = sharing.groups[sharing.groups_on[position]]
+        charge = sharing.coefficients_on[position] * group.weight
+        link.load += charge * level_of(sharing, sharing.groups_on[position])
+        if group.held_by == number:
+            link.demand_held += charge

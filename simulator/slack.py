@@ -1,0 +1,212 @@
+"""Links that cannot bind are left out, each on a certificate that says so; those without one are let in again.
+
+**Dominated links.** Link A dominates link B if every flow on B crosses A too and charges a larger share of A's
+capacity than of B's: b_Bf / C_B < b_Af / C_A. Then load_B / C_B < load_A / C_A <= 1 whatever the rates, and B is
+never full. The relation has no circles, so that the last link of a chain of dominators is not left out by it. It
+holds for all flows known; flows added later may end it.
+
+**Slack links.** A link that is not full may be left out as long as its load stays below its capacity. If its load
+was x when it was last looked at, and its flows charge it at most b per byte, it is not full before the rates of flows
+that go faster have grown by (C - x) / b altogether, whichever flows those are. So a running sum of such growth, over
+all solves, says when each slack link must be looked at again; the rate of a flow that starts has grown from nothing.
+
+**The fall-back.** Where a look finds a load that is too high, rates have been solved wrongly, but no time has passed
+since: the link binds from now on, flows that cross it join groups anew, and the solve is done again. Hence what is
+left out never shows in a result.
+
+To leave out links pays because flows that differ in them alone become one group, and because components fall apart.
+A link is left out when it holds no group and its load is well below its capacity, in bulk; `choose_links` says when.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.compiled import called, compiled, inlined
+from simulator.flow_state import BINDING, DOMINATED, ENDED, SLACK, FlowState
+from simulator.groups import form_anew, mark_group
+from simulator.sharing import NOWHERE, drop_empty, level_of
+from simulator.tournament import least, least_value, set_value
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+# A load above this share of the capacity may be a full link, as far as rounding tells.
+_FULL = 1.0 - 1e-9
+# Links loaded less than this share are left out: they are not likely to be due again soon.
+_WELL_BELOW = 0.7
+_PATIENCE = 8
+_MOST_CANDIDATES = 64  # dominators are looked for among the first links of a path, by the bits of a word
+
+
+@inlined
+def let_in(state: FlowState, number: int) -> None:
+    """Let a link bind from now on; its flows have yet to join groups again."""
+    link = state.sharing.links[number]
+    service = state.service[number]
+    service.standing = BINDING
+    service.clock = 0.0
+    service.since_s = state.now[0].now_s
+    link.load = 0.0
+    link.level = np.inf
+    link.demand_held = 0.0
+    link.level_elsewhere = 0.0
+    link.num_groups = 0
+    set_value(state.due, number, np.inf)
+
+
+@inlined
+def mark_groups_over(state: FlowState, number: int, num_marked: int) -> int:
+    """Add to those to take apart the groups of all flows that cross a link; return how many there are."""
+    row = state.sharing.links[number].row
+    for place in range(row, row + state.service[number].num_flows):
+        group = state.flows[state.flows_on[place]].group
+        if group >= 0:
+            num_marked = mark_group(state, group, num_marked)
+    return num_marked
+
+
+@inlined
+def look_again(state: FlowState) -> bool:
+    """Look at the slack links that are due; return whether some had to be let in: rates must be solved again."""
+    num_marked = 0
+    found = False
+    while least_value(state.due) <= state.now[0].risen:
+        number = least(state.due)
+        if _is_full(state, number):
+            found = True
+            num_marked = mark_groups_over(state, number, num_marked)
+            let_in(state, number)
+    if found:
+        form_anew(state, num_marked)
+    return found
+
+
+@inlined
+def _is_full(state: FlowState, number: int) -> bool:
+    """Return whether a slack link has too high a load; if not, set when it is due again."""
+    service = state.service[number]
+    link = state.sharing.links[number]
+    load = 0.0
+    state.now[0].looks += service.num_flows
+    dearest = 0.0
+    kept = 0
+    for place in range(link.row, link.row + service.num_flows):
+        flow = state.flows_on[place]
+        group = state.flows[flow].group
+        if group == ENDED:
+            continue
+        state.flows_on[link.row + kept] = flow
+        state.charges_on[link.row + kept] = state.charges_on[place]
+        kept += 1
+        if group == NOWHERE:
+            continue
+        coefficient = state.charges_on[place]
+        dearest = max(dearest, coefficient)
+        load += coefficient * state.flows[flow].weight * level_of(state.sharing, group)
+    service.num_flows = kept
+    spare = link.capacity * _FULL - load
+    if spare < 0.0:
+        return True
+    service.dearest = dearest
+    set_value(state.due, number, state.now[0].risen + spare / dearest if dearest > 0.0 else np.inf)
+    return False
+
+
+@called
+def leave_out_slack(state: FlowState) -> None:
+    """Leave out all links that are well below their capacity and hold no group."""
+    sharing = state.sharing
+    num_marked = 0
+    for number in range(len(sharing.links)):
+        link = sharing.links[number]
+        if (
+            state.service[number].standing == BINDING
+            and link.num_groups > 0
+            and link.num_held == 0
+            and link.touched != sharing.solve[0].number
+            and link.load < _WELL_BELOW * link.capacity
+        ):
+            drop_empty(sharing, number)
+            for place in range(link.row, link.row + link.num_groups):
+                num_marked = mark_group(state, sharing.groups_on[place], num_marked)
+            state.service[number].standing = SLACK
+            set_value(state.due, number, -np.inf)
+    form_anew(state, num_marked)
+
+
+@called
+def let_in_all(state: FlowState) -> None:
+    """Let all slack links bind again: to look at them costs more than they would."""
+    num_marked = 0
+    for number in range(len(state.service)):
+        if state.service[number].standing == SLACK:
+            num_marked = mark_groups_over(state, number, num_marked)
+            let_in(state, number)
+    form_anew(state, num_marked)
+
+
+@inlined
+def choose_links(state: FlowState) -> None:
+    """Leave links out, or let them in again, whichever pays.
+
+    Links are left out after so much work on rates that to leave them out costs no more; they are let in again, and
+    left out the next time after several times as much work, when looking at them has cost more than solving since.
+    """
+    now = state.now[0]
+    work = state.sharing.solve[0].work
+    if now.looks > now.entries_under_way + work - now.left_out_at:
+        let_in_all(state)
+        now.looks = 0
+        now.look_after = _PATIENCE * now.look_after
+        now.left_out_at = work
+    elif work - now.left_out_at > now.look_after * now.entries_under_way:
+        leave_out_slack(state)
+        now.looks = 0
+        now.left_out_at = work
+
+
+@compiled
+def find_dominated(state: FlowState, first: int, end: int, crossed_by: IntArray, share: FloatArray) -> None:
+    """Bring up to date, for flows first to end - 1, which links are dominated; those that cease to be are due.
+
+    crossed_by: [num_links] NOWHERE, share: [num_links], both to be written to
+    """
+    for number in range(first, end):
+        start, stop = state.bill_offsets[number], state.bill_offsets[number + 1]
+        for entry in range(start, stop):
+            link = state.bill_links[entry]
+            crossed_by[link] = number
+            share[link] = state.bill_coefficients[entry] / state.sharing.links[link].capacity
+        for entry in range(start, stop):
+            link = state.bill_links[entry]
+            service = state.service[link]
+            if service.first_flow == NOWHERE:
+                service.first_flow = number
+                service.dominators = ~np.uint64(0)
+                service.standing = DOMINATED
+            if service.dominators != np.uint64(0):
+                _keep_dominators(state, link, number, crossed_by, share)
+                if service.dominators == np.uint64(0):
+                    service.standing = SLACK
+                    set_value(state.due, link, -np.inf)
+
+
+@inlined
+def _keep_dominators(
+    state: FlowState, link: int, number: int, crossed_by: IntArray, share: FloatArray
+) -> None:
+    """Keep those dominators of a link that a flow crosses too and charges more dearly.
+
+    crossed_by, share: [num_links] the last flow on each link, and the share of its capacity that it charges
+    """
+    service = state.service[link]
+    start = state.bill_offsets[service.first_flow]
+    length = min(state.bill_offsets[service.first_flow + 1] - start, _MOST_CANDIDATES)
+    kept = np.uint64(0)
+    for place in range(length):
+        bit = np.uint64(1) << np.uint64(place)
+        if service.dominators & bit:
+            other = state.bill_links[start + place]
+            if crossed_by[other] == number and share[other] * _FULL > share[link]:
+                kept |= bit
+    service.dominators = kept
