@@ -213,10 +213,28 @@ def _take_apart(state: FlowState, num_groups: int, num_leaving: int) -> int:
     """Let all flows leave the first num_groups groups in `regroup`; return how many have left by now."""
     for position in range(num_groups):
         group = state.regroup[position]
+        members = state.members[group]
         service = service_at(state, group, state.now[0].now_s)
-        while state.members[group].num_flows > 0:
-            number = leave_first(state, group)
-            state.leaving[num_leaving] = number
-            state.leaving_bytes[num_leaving] = max(0.0, state.flows[number].target - service)
-            num_leaving += 1
+        read = num_leaving
+        num_leaving = _write_siblings(state, members.first, service, num_leaving)
+        while read < num_leaving:
+            number = state.leaving[read]
+            read += 1
+            num_leaving = _write_siblings(state, state.flows[number].child, service, num_leaving)
+        add_weight(state.sharing, group, -state.sharing.groups[group].weight)
+        members.num_flows = 0
+        members.first = NOWHERE
+        end_group(state.sharing, group)
+    return num_leaving
+
+
+@inlined
+def _write_siblings(state: FlowState, number: int, service: float, num_leaving: int) -> int:
+    """Write a flow and its siblings, and what each has left to send, to `leaving`; return how many are there."""
+    while number != NOWHERE:
+        state.leaving[num_leaving] = number
+        state.leaving_bytes[num_leaving] = max(0.0, state.flows[number].target - service)
+        num_leaving += 1
+        state.flows[number].group = NOWHERE
+        number = state.flows[number].sibling
     return num_leaving

@@ -3,7 +3,8 @@
 **Dominated links.** Link A dominates link B if every flow on B crosses A too and charges a larger share of A's
 capacity than of B's: b_Bf / C_B < b_Af / C_A. Then load_B / C_B < load_A / C_A <= 1 whatever the rates, and B is
 never full. The relation has no circles, so that the last link of a chain of dominators is not left out by it. It
-holds for all flows known; flows added later may end it.
+holds for all flows known; flows added later may end it. Once no flow is still to start, a slack link that is
+dominated as far as the flows under way go need not be looked at any more.
 
 **Slack links.** A link that is not full may be left out as long as its load stays below its capacity. If its load
 was x when it was last looked at, and its flows charge it at most b per byte, it is not full before the rates of flows
@@ -108,8 +109,44 @@ def _is_full(state: FlowState, number: int) -> bool:
     if spare < 0.0:
         return True
     service.dearest = dearest
-    set_value(state.due, number, state.now[0].risen + spare / dearest if dearest > 0.0 else np.inf)
+    if dearest == 0.0 or _is_dominated_now(state, number):
+        set_value(state.due, number, np.inf)
+    else:
+        set_value(state.due, number, state.now[0].risen + spare / dearest)
     return False
+
+
+@inlined
+def _is_dominated_now(state: FlowState, number: int) -> bool:
+    """Return whether all flows under way on a link cross another that dominates it, and no flow is still to start."""
+    now = state.now[0]
+    row = state.sharing.links[number].row
+    num_flows = state.service[number].num_flows
+    if now.next_start < now.num_starts or num_flows == 0:
+        return False
+    first = state.flows_on[row]
+    for entry in range(state.bill_offsets[first], state.bill_offsets[first + 1]):
+        dominator = state.bill_links[entry]
+        if state.service[dominator].standing == BINDING and dominator != number:
+            place = row
+            while place < row + num_flows and _charges_more(state, state.flows_on[place], dominator, number):
+                place += 1
+            if place == row + num_flows:
+                return True
+    return False
+
+
+@inlined
+def _charges_more(state: FlowState, flow: int, dominator: int, number: int) -> bool:
+    """Return whether a flow crosses one link and charges a larger share of its capacity than of the other's."""
+    its_share = 0.0
+    share = 0.0
+    for entry in range(state.bill_offsets[flow], state.bill_offsets[flow + 1]):
+        if state.bill_links[entry] == dominator:
+            its_share = state.bill_coefficients[entry] / state.sharing.links[dominator].capacity
+        elif state.bill_links[entry] == number:
+            share = state.bill_coefficients[entry] / state.sharing.links[number].capacity
+    return its_share * _FULL > share
 
 
 @called
@@ -167,7 +204,7 @@ def choose_links(state: FlowState) -> None:
 
 @compiled
 def find_dominated(state: FlowState, first: int, end: int, crossed_by: IntArray, share: FloatArray) -> None:
-    """Bring up to date, for flows first to end - 1, which links are dominated; those that cease to be are due.
+    """Bring up to date, for flows first to end - 1, which links are dominated; all that then are slack are due.
 
     crossed_by: [num_links] NOWHERE, share: [num_links], both to be written to
     """
@@ -188,7 +225,9 @@ def find_dominated(state: FlowState, first: int, end: int, crossed_by: IntArray,
                 _keep_dominators(state, link, number, crossed_by, share)
                 if service.dominators == np.uint64(0):
                     service.standing = SLACK
-                    set_value(state.due, link, -np.inf)
+    for link in range(len(state.service)):
+        if state.service[link].standing == SLACK:
+            set_value(state.due, link, -np.inf)
 
 
 @inlined

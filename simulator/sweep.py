@@ -26,7 +26,6 @@ from simulator.sharing import (
     WALK,
     Sharing,
     coefficient_at,
-    drop_empty,
     hold,
     is_doubtful,
     level_of,
@@ -186,7 +185,6 @@ def _raise_held(sharing: Sharing, number: int, level: float) -> None:
 def _take_over(sharing: Sharing, number: int, level: float) -> float:
     """Let a link hold all groups on it that would be faster than those that it holds; return the level of all."""
     link = sharing.links[number]
-    drop_empty(sharing, number)
     held_elsewhere = link.load - link.level * link.demand_held
     while True:
         fastest = NOWHERE
