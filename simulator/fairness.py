@@ -42,6 +42,7 @@ from simulator.sharing import (
     add_to_path,
     add_weight,
     drop_empty,
+    grow,
     hold,
     is_doubtful,
     level_of,
@@ -83,7 +84,6 @@ def end_solve(sharing: Sharing) -> None:
     solve.number += 1
     solve.num_touched = 0
     solve.num_joined = 0
-    solve.rise = 0.0
 
 
 @called
@@ -276,7 +276,7 @@ def _fix(sharing: Sharing, number: int, before: float, level: float) -> None:
         link.demand -= demand
         link.unfixed -= 1
         link.level_elsewhere = max(link.level_elsewhere, level)
-    sharing.solve[0].rise += group.weight * max(0.0, level - before)
+    grow(sharing, group.held_by, group.weight * max(0.0, level - before))
     group.mark = UNMARKED
 
 
@@ -318,4 +318,5 @@ def _solve_once(
             add_to_path(sharing, group, bill_links[entry], coefficients[entry])
         if bill_offsets[flow + 1] > bill_offsets[flow]:
             add_weight(sharing, group, weights[flow])
-    solve(sharing)
+    find_affected(sharing)
+    fill(sharing)

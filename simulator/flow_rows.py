@@ -89,6 +89,7 @@ def new_state(capacity: FloatArray, rows: FlowRows, spare: int, watch_left: IntA
     room = spare * per_link + 4 * (spare - 1)
     service = np.zeros(num_links, SERVICE)
     service["first_flow"] = NOWHERE
+    service["region"] = NOWHERE
     now = np.zeros(1, NOW)
     now["next_bin_s"] = np.inf
     now["look_after"] = _LOOK_AFTER

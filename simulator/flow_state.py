@@ -53,6 +53,9 @@ SERVICE = np.dtype(
             np.int64,
         ),  # in its row: those that have started; the ended are taken out as they are met
         ("dearest", np.float64),  # the largest coefficient of the flows in its row
+        # Of a slack link: the region of all its flows, or NOWHERE, and how far rates there may rise before it is due.
+        ("region", np.int64),
+        ("due", np.float64),
         ("first_flow", np.int64),  # the first that crossed it, or NOWHERE
         ("dominators", np.uint64),  # of the links of that flow, by bit, those that dominate this one
     ]
@@ -71,7 +74,6 @@ NOW = np.dtype(
         ("unfinished_entries", np.int64),
         ("entries_under_way", np.int64),
         ("num_fired", np.int64),
-        ("risen", np.float64),  # bytes/s: what rates have grown by in all solves, the falls left out
         ("looks", np.int64),  # flows looked at on slack links since links were last left out,
         ("left_out_at", np.int64),  # the work on rates done before that,
         ("look_after", np.int64),  # and for how many walks over all paths to wait until the next time
@@ -94,7 +96,7 @@ class FlowState(NamedTuple):
     slots: the group of each slot of the hash table, or NOWHERE
     service: [num_links] SERVICE
     ends: tournament [num_links] of when the first flow that each link holds ends
-    due: tournament [num_links] of what `risen` may come to until each slack link must be looked at
+    due: tournament [num_links] of what `solve.risen` may come to until each slack link must be looked at
     starts: flows in order of start
     watch_offsets, watches: what each flow counts for; watch_left: flows that each watch waits for; fired: watches
     regroup, leaving, leaving_bytes: scratch

@@ -65,7 +65,6 @@ def _run_instant(state: FlowState, first_s: float) -> None:
     while True:
         solve(state.sharing)
         now.solves += now.num_under_way > 0
-        now.risen += sharing_solve.rise
         settle(state, window_s)
         end_solve(state.sharing)
         if not look_again(state):

@@ -143,11 +143,21 @@ def join(state: FlowState, number: int, bytes_per_weight: float) -> None:
     _set_end(state, group)
     add_weight(state.sharing, group, flow.weight)
     for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
-        link = state.bill_links[entry]
-        if state.service[link].dearest < state.bill_coefficients[entry]:
-            state.service[link].dearest = state.bill_coefficients[entry]
-            if state.service[link].standing == SLACK:
-                set_value(state.due, link, -np.inf)
+        _let_cross(state, state.bill_links[entry], state.bill_coefficients[entry])
+
+
+@inlined
+def _let_cross(state: FlowState, link: int, coefficient: float) -> None:
+    """Let a flow of whatever region cross a link; if that is slack, what rates rise by anywhere now counts there."""
+    service = state.service[link]
+    if service.region != NOWHERE:
+        left = service.due - state.sharing.links[service.region].risen
+        service.region = NOWHERE
+        set_value(state.due, link, state.sharing.solve[0].risen + left)
+    if service.dearest < coefficient:
+        service.dearest = coefficient
+        if service.standing == SLACK:
+            set_value(state.due, link, -np.inf)
 
 
 @inlined

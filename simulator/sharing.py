@@ -35,6 +35,11 @@ LINK = np.dtype(
         ("room", np.int64),
         ("num_groups", np.int64),
         ("level_before", np.float64),  # its level before the solve under way
+        # Its region: links that groups connect, known by one of them, to which these point, maybe over others.
+        ("region", np.int64),
+        # Of the one: what rates in the region have grown by (bytes/s), the falls left out, and what that may come to.
+        ("risen", np.float64),
+        ("due", np.float64),
         ("stale", np.int64),  # solves since its load was summed afresh
         # What `simulator.fairness.fill` needs: capacity not taken yet, what groups without a level add to the load
         # for each unit of level, what that was before it was reduced, how many such groups there are, and how many
@@ -44,8 +49,13 @@ LINK = np.dtype(
         ("demand_summed", np.float64),
         ("unfixed", np.int64),
         ("keyed", np.int64),
+        # Up to whole cache lines.
+        ("unused_1", np.int64),
+        ("unused_2", np.int64),
+        ("unused_3", np.int64),
     ]
 )
+_CACHE_LINE = 64
 GROUP = np.dtype(
     [
         ("weight", np.float64),  # of all its flows together; 0: it has none left
@@ -79,7 +89,12 @@ SOLVE = np.dtype(
         ("number", np.int64),  # of this solve, from 1
         ("num_touched", np.int64),
         ("num_joined", np.int64),
-        ("rise", np.float64),  # bytes/s: what the rates of flows that go faster have grown by, all together
+        ("risen", np.float64),  # bytes/s: what rates have grown by in all solves, the falls left out
+        ("united", np.int64),  # whether regions have become one since this was last asked
+        (
+            "due",
+            np.int64,
+        ),  # whether a region's rates have grown by more than they may since this was last asked
         ("num_waiting", np.int64),  # links that wait to be poured
         ("num_poured", np.int64),  # links poured in this solve
         ("patience", np.int64),  # links that may be poured for each one touched, before pouring gives up
@@ -136,10 +151,12 @@ def new_sharing(capacity: FloatArray, room: IntArray, most_groups: int, most_ent
 
     capacity: [num_links] bytes/s; room: [num_links] the most groups on each link at a time
     """
-    links = np.zeros(len(capacity), LINK)
+    links = _in_cache_lines(len(capacity))
     links["capacity"] = capacity
     links["level"] = np.inf
     links["room"] = room
+    links["region"] = np.arange(len(capacity))
+    links["due"] = np.inf
     links["row"] = np.cumsum(room) - room
     solve = np.zeros(1, SOLVE)
     solve["number"] = 1
@@ -160,6 +177,13 @@ def new_sharing(capacity: FloatArray, room: IntArray, most_groups: int, most_ent
         tree=new_tournament(len(capacity)),
         keys=np.zeros(len(capacity)),
     )
+
+
+def _in_cache_lines(num_links: int) -> NDArray[Any]:
+    """Return links at zero, the first at the start of a cache line."""
+    space = np.zeros(num_links * LINK.itemsize + _CACHE_LINE, np.uint8)
+    first = -space.ctypes.data % _CACHE_LINE
+    return space[first : first + num_links * LINK.itemsize].view(LINK)
 
 
 @inlined
@@ -191,6 +215,34 @@ def new_group(sharing: Sharing) -> int:
 
 
 @inlined
+def region_of(sharing: Sharing, number: int) -> int:
+    """Return the link by which a link's region is known (union-find, paths halved)."""
+    while sharing.links[number].region != number:
+        sharing.links[number].region = sharing.links[sharing.links[number].region].region
+        number = sharing.links[number].region
+    return number
+
+
+@inlined
+def unite(sharing: Sharing, one: int, other: int) -> None:
+    """Let two links be of one region."""
+    one, other = region_of(sharing, one), region_of(sharing, other)
+    if one != other:
+        sharing.links[max(one, other)].region = min(one, other)
+        sharing.solve[0].united = True
+
+
+@inlined
+def grow(sharing: Sharing, number: int, rise: float) -> None:
+    """Note that the rates of flows that a link holds have grown by so much altogether."""
+    region = sharing.links[region_of(sharing, number)]
+    sharing.solve[0].risen += rise
+    region.risen += rise
+    if region.risen > region.due:
+        sharing.solve[0].due = True
+
+
+@inlined
 def add_to_path(sharing: Sharing, number: int, link: int, coefficient: float) -> None:
     """Append a link to the path of the newest group, and the group to the link's row."""
     solve = sharing.solve[0]
@@ -198,6 +250,7 @@ def add_to_path(sharing: Sharing, number: int, link: int, coefficient: float) ->
     sharing.path_coefficients[solve.num_entries] = coefficient
     solve.num_entries += 1
     sharing.groups[number].path_end = solve.num_entries
+    unite(sharing, sharing.path_links[sharing.groups[number].path], link)
     if coefficient != 1.0:
         sharing.groups[number].plain = False
     crossed = sharing.links[link]
@@ -232,8 +285,8 @@ def add_weight(sharing: Sharing, number: int, weight: float) -> None:
         solve.num_joined += 1
     group.weight += weight
     level = level_of(sharing, number)
-    solve.rise += max(0.0, weight) * level
     if group.held_by != NOWHERE:
+        grow(sharing, group.held_by, max(0.0, weight) * level)
         sharing.held[sharing.links[group.held_by].row + group.place].weight = group.weight
     for entry in range(group.path, group.path_end):
         number_of_link = sharing.path_links[entry]
@@ -336,16 +389,21 @@ def is_doubtful(link, held: float) -> bool:  # type: ignore[no-untyped-def]
 
 
 @called
-def sum_afresh(sharing: Sharing, number: int) -> None:
-    """Sum the load of a link, and the demand of the groups that it holds."""
+def sum_afresh(sharing: Sharing, number: int) -> float:
+    """Sum the load of a link, and the demand of the groups that it holds; return the load of those it does not."""
     drop_empty(sharing, number)
     link = sharing.links[number]
-    link.load = 0.0
+    elsewhere = 0.0
     link.demand_held = 0.0
     link.stale = 0
     for position in range(link.row, link.row + link.num_groups):
         group = sharing.groups[sharing.groups_on[position]]
         charge = sharing.coefficients_on[position] * group.weight
-        link.load += charge * level_of(sharing, sharing.groups_on[position])
         if group.held_by == number:
             link.demand_held += charge
+        else:
+            elsewhere += charge * level_of(sharing, sharing.groups_on[position])
+    link.load = elsewhere
+    if link.num_held > 0:
+        link.load += link.demand_held * link.level
+    return elsewhere

@@ -10,6 +10,8 @@ dominated as far as the flows under way go need not be looked at any more.
 was x when it was last looked at, and its flows charge it at most b per byte, it is not full before the rates of flows
 that go faster have grown by (C - x) / b altogether, whichever flows those are. So a running sum of such growth, over
 all solves, says when each slack link must be looked at again; the rate of a flow that starts has grown from nothing.
+Such a sum is also kept for each region of links that groups connect, and where all flows of a slack link are in one
+region, nothing else counts.
 
 **The fall-back.** Where a look finds a load that is too high, rates have been solved wrongly, but no time has passed
 since: the link binds from now on, flows that cross it join groups anew, and the solve is done again. Hence what is
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from simulator.compiled import called, compiled, inlined
 from simulator.flow_state import BINDING, DOMINATED, ENDED, SLACK, FlowState
 from simulator.groups import form_anew, mark_group
-from simulator.sharing import NOWHERE, drop_empty, level_of
+from simulator.sharing import NOWHERE, drop_empty, level_of, region_of, unite
 from simulator.tournament import least, least_value, set_value
 
 IntArray = NDArray[np.int64]
@@ -45,6 +47,7 @@ def let_in(state: FlowState, number: int) -> None:
     link = state.sharing.links[number]
     service = state.service[number]
     service.standing = BINDING
+    service.region = NOWHERE
     service.clock = 0.0
     service.since_s = state.now[0].now_s
     link.load = 0.0
@@ -69,9 +72,14 @@ def mark_groups_over(state: FlowState, number: int, num_marked: int) -> int:
 @inlined
 def look_again(state: FlowState) -> bool:
     """Look at the slack links that are due; return whether some had to be let in: rates must be solved again."""
+    solve = state.sharing.solve[0]
+    if solve.united:
+        _forget_regions(state)
+    if solve.due:
+        _hand_over_due(state)
     num_marked = 0
     found = False
-    while least_value(state.due) <= state.now[0].risen:
+    while least_value(state.due) <= solve.risen:
         number = least(state.due)
         if _is_full(state, number):
             found = True
@@ -83,37 +91,83 @@ def look_again(state: FlowState) -> bool:
 
 
 @inlined
+def _forget_regions(state: FlowState) -> None:
+    """Let all slack links be due: of which regions their flows are is no longer known."""
+    state.sharing.solve[0].united = False
+    for number in range(len(state.service)):
+        state.sharing.links[number].due = np.inf
+        if state.service[number].standing == SLACK:
+            state.service[number].region = NOWHERE
+            set_value(state.due, number, -np.inf)
+
+
+@inlined
+def _hand_over_due(state: FlowState) -> None:
+    """Let those slack links be due in whose regions rates have risen by as much as they may."""
+    links = state.sharing.links
+    state.sharing.solve[0].due = False
+    for number in range(len(links)):
+        links[number].due = np.inf
+    for number in range(len(links)):
+        service = state.service[number]
+        if service.standing == SLACK and service.region != NOWHERE:
+            region = links[service.region]
+            if service.due < region.risen:
+                set_value(state.due, number, -np.inf)
+            else:
+                region.due = min(region.due, service.due)
+
+
+@inlined
 def _is_full(state: FlowState, number: int) -> bool:
     """Return whether a slack link has too high a load; if not, set when it is due again."""
     service = state.service[number]
-    link = state.sharing.links[number]
-    load = 0.0
+    load = _load_now(state, number)
+    spare = state.sharing.links[number].capacity * _FULL - load
+    if spare < 0.0:
+        return True
+    if service.dearest == 0.0 or _is_dominated_now(state, number):
+        service.region = NOWHERE
+        set_value(state.due, number, np.inf)
+    elif service.region == NOWHERE:
+        set_value(state.due, number, state.sharing.solve[0].risen + spare / service.dearest)
+    else:
+        region = state.sharing.links[service.region]
+        service.due = region.risen + spare / service.dearest
+        region.due = min(region.due, service.due)
+        set_value(state.due, number, np.inf)
+    return False
+
+
+@inlined
+def _load_now(state: FlowState, number: int) -> float:
+    """Return the load of a slack link; note its dearest flow, and the region of its flows."""
+    service = state.service[number]
+    row = state.sharing.links[number].row
     state.now[0].looks += service.num_flows
-    dearest = 0.0
-    kept = 0
-    for place in range(link.row, link.row + service.num_flows):
+    load = 0.0
+    service.dearest = 0.0
+    service.region = NOWHERE
+    in_one = True
+    kept = row
+    for place in range(row, row + service.num_flows):
         flow = state.flows_on[place]
         group = state.flows[flow].group
         if group == ENDED:
             continue
-        state.flows_on[link.row + kept] = flow
-        state.charges_on[link.row + kept] = state.charges_on[place]
-        kept += 1
-        if group == NOWHERE:
-            continue
         coefficient = state.charges_on[place]
-        dearest = max(dearest, coefficient)
+        state.flows_on[kept] = flow
+        state.charges_on[kept] = coefficient
+        kept += 1
+        service.dearest = max(service.dearest, coefficient)
         load += coefficient * state.flows[flow].weight * level_of(state.sharing, group)
-    service.num_flows = kept
-    spare = link.capacity * _FULL - load
-    if spare < 0.0:
-        return True
-    service.dearest = dearest
-    if dearest == 0.0 or _is_dominated_now(state, number):
-        set_value(state.due, number, np.inf)
-    else:
-        set_value(state.due, number, state.now[0].risen + spare / dearest)
-    return False
+        region = region_of(state.sharing, state.sharing.groups[group].held_by)
+        in_one = in_one and service.region in (NOWHERE, region)
+        service.region = region
+    service.num_flows = kept - row
+    if not in_one:
+        service.region = NOWHERE
+    return load
 
 
 @inlined
@@ -167,8 +221,23 @@ def leave_out_slack(state: FlowState) -> None:
             for place in range(link.row, link.row + link.num_groups):
                 num_marked = mark_group(state, sharing.groups_on[place], num_marked)
             state.service[number].standing = SLACK
-            set_value(state.due, number, -np.inf)
-    form_anew(state, num_marked)
+    if num_marked > 0:
+        form_anew(state, num_marked)
+        _find_regions(state)
+
+
+@inlined
+def _find_regions(state: FlowState) -> None:
+    """Find the regions that groups connect: with fewer links that bind, there may be more of them."""
+    sharing = state.sharing
+    for number in range(len(sharing.links)):
+        sharing.links[number].region = number
+    for group in range(sharing.solve[0].num_groups):
+        path = sharing.groups[group].path
+        if sharing.groups[group].weight > 0.0:
+            for entry in range(path, sharing.groups[group].path_end):
+                unite(sharing, sharing.path_links[path], sharing.path_links[entry])
+    sharing.solve[0].united = True
 
 
 @called

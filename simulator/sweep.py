@@ -20,12 +20,14 @@ import numpy as np
 
 from simulator.compiled import inlined
 from simulator.sharing import (
+    CANCELLED,
     NO_LINK,
     NOWHERE,
     SAME_LEVEL,
     WALK,
     Sharing,
     coefficient_at,
+    grow,
     hold,
     is_doubtful,
     level_of,
@@ -99,18 +101,21 @@ def _place(sharing: Sharing, number: int) -> None:
     level = np.inf
     for entry in range(group.path, group.path_end):
         link = sharing.links[sharing.path_links[entry]]
-        its_level = link.level
-        if link.num_held == 0:
-            spare = max(0.0, link.capacity - link.load)
-            its_level = spare / (sharing.path_coefficients[entry] * group.weight)
-        if its_level < level:
-            level, holder = its_level, sharing.path_links[entry]
-    hold(sharing, number, holder)
+        spare = link.capacity - link.load
+        demand = sharing.path_coefficients[entry] * group.weight
+        if link.num_held > 0:
+            spare += link.demand_held * link.level
+            demand += link.demand_held
+        if max(0.0, spare) / demand < level:
+            level, holder = max(0.0, spare) / demand, sharing.path_links[entry]
     link = sharing.links[holder]
+    if link.num_held > 0:
+        _raise_held(sharing, holder, level)
     link.level = level
+    hold(sharing, number, holder)
     link.demand_held += coefficient_at(sharing, number, holder) * group.weight
     link.load += coefficient_at(sharing, number, holder) * group.weight * level
-    sharing.solve[0].rise += group.weight * level
+    grow(sharing, holder, group.weight * level)
     _charge_others(sharing, number, level)
 
 
@@ -149,9 +154,14 @@ def _pour(sharing: Sharing, number: int) -> None:
         link.demand_held = 0.0
         return
     link.stale += 1
-    if is_doubtful(link, link.level * link.demand_held):
-        sum_afresh(sharing, number)
     level = max(0.0, link.level + (link.capacity - link.load) / link.demand_held)
+    fell = level < CANCELLED * link.level
+    if fell or is_doubtful(link, link.level * link.demand_held):
+        elsewhere = sum_afresh(sharing, number)
+        level = max(0.0, (link.capacity - elsewhere) / link.demand_held)
+    if fell:
+        _raise_held(sharing, number, level)
+        sum_afresh(sharing, number)
     if link.level_elsewhere > level * (1.0 + SAME_LEVEL):
         level = _take_over(sharing, number, level)
     _raise_held(sharing, number, level)
@@ -177,7 +187,7 @@ def _raise_held(sharing: Sharing, number: int, level: float) -> None:
                 _charge(sharing, held.second, more, level)
                 if held.third != NO_LINK:
                     _charge(sharing, held.third, more, level)
-    sharing.solve[0].rise += max(0.0, weight * rise)
+    grow(sharing, number, max(0.0, weight * rise))
     sharing.solve[0].work += _WORK_OF_A_GROUP * link.num_held
 
 
