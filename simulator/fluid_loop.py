@@ -150,6 +150,7 @@ def _end_members(state: FlowState, group: int, clock: float, level: float, first
         if end_s + left_s > first_s + rounding_s:  # only under a tolerance
             end_s += left_s
             now.merged += 1
+            now.stale_bytes += state.flows[number].weight * level * (end_s - first_s)
         elif now.now_s > first_s:
             end_s = first_s
         finish(state, number, max(end_s, start_s))

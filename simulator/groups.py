@@ -141,9 +141,10 @@ def join(state: FlowState, number: int, bytes_per_weight: float) -> None:
     members.first = meld(state.flows, members.first, number)
     members.num_flows += 1
     _set_end(state, group)
-    add_weight(state.sharing, group, flow.weight)
+    # Before the group grows by the flow, so that what this adds counts on slack links.
     for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
         _let_cross(state, state.bill_links[entry], state.bill_coefficients[entry])
+    add_weight(state.sharing, group, flow.weight)
 
 
 @inlined

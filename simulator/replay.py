@@ -93,6 +93,7 @@ def _checked_paths(
 ) -> tuple[IntArray, IntArray]:
     """Return the paths as integers, or raise naming the flow whose path is wrong."""
     offsets, links = np.asarray(path_offsets), np.asarray(path_links)
+    links = links if links.size else links.astype(np.int64)  # an empty list has no type of its own
     if not (np.issubdtype(offsets.dtype, np.integer) and np.issubdtype(links.dtype, np.integer)):
         msg = "path offsets and links must be integers"
         raise ValueError(msg)

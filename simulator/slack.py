@@ -221,6 +221,7 @@ def leave_out_slack(state: FlowState) -> None:
             for place in range(link.row, link.row + link.num_groups):
                 num_marked = mark_group(state, sharing.groups_on[place], num_marked)
             state.service[number].standing = SLACK
+            set_value(state.due, number, -np.inf)
     if num_marked > 0:
         form_anew(state, num_marked)
         _find_regions(state)

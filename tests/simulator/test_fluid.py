@@ -195,34 +195,3 @@ def test_running_in_small_advances_changes_nothing(case: Case, data):
         network.advance(horizon_s)
     network.advance(np.inf)
     assert network.finish_s == pytest.approx(replay(case, size, start), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"capacity_bytes_per_s": [1.0, 0.0]}, "capacity of link 1 is 0.0; it must be finite and positive"),
-        ({"capacity_bytes_per_s": [np.inf, 1.0]}, "capacity of link 0 is inf"),
-        ({"size_bytes": [1.0, np.nan]}, "size of flow 1 is nan"),
-        ({"size_bytes": [1.0, -1.0]}, "size of flow 1 is -1.0"),
-        ({"start_s": [-1.0, 0.0]}, "start of flow 0 is -1.0; it must be finite and not negative"),
-        ({"weights": [1.0, 0.0]}, "weight of flow 1 is 0.0"),
-        ({"coefficients": [1.0, 1.0, 0.0]}, "coefficient of entry 2 is 0.0"),
-        ({"weights": [1.0]}, "the weight of flows must be one row of 2 values"),
-        ({"path_offsets": [0, 2, 2]}, r"path offsets must be 3 numbers from 0 to the number of links, 3"),
-        ({"path_offsets": [0, 3, 3]}, "flow 1 has no path"),
-        ({"path_offsets": [1, 2, 3]}, "path offsets must be"),
-        ({"path_offsets": [0.0, 2.0, 3.0]}, "must be integers"),
-        ({"path_links": [0, 1, 2]}, "flow 1 names link 2; links are 0 to 1"),
-        ({"path_links": [0, 1, -1]}, "flow 1 names link -1"),
-        ({"path_links": [1, 1, 0]}, "flow 0 names link 1 more than once"),
-    ],
-)
-def test_bad_input_is_named(change, message):
-    good = {
-        "capacity_bytes_per_s": [1.0, 2.0],
-        "path_offsets": [0, 2, 3],
-        "path_links": [0, 1, 1],
-        "size_bytes": [1.0, 1.0],
-    }
-    with pytest.raises(ValueError, match=message):
-        replay_flows(**(good | change))

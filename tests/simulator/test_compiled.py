@@ -1,0 +1,137 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulator import compiled
+from simulator.compiled import digest_of_sources
+
+CALLEE = """
+from simulator.compiled import {decorator}
+
+@{decorator}
+def step(number):
+    return number + {step}
+"""
+CALLER = """
+from simulator.callee import step
+from simulator.compiled import compiled
+
+@compiled
+def two_steps(number):
+    return step(step(number))
+"""
+DECORATORS = ("compiled", "inlined", "called")
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A small package of the same name, with compiled.py, and a compiled function that calls another file's."""
+    folder = tmp_path / "simulator"
+    folder.mkdir()
+    shutil.copy(compiled.__file__, folder / "compiled.py")
+    (folder / "__init__.py").touch()
+    write_callee(folder / "callee.py", step=1)
+    (folder / "caller.py").write_text(CALLER)
+    return folder
+
+
+def write_callee(path: Path, step: int, decorator: str = "compiled") -> None:
+    """Write the function that is called."""
+    path.write_text(CALLEE.format(decorator=decorator, step=step))
+
+
+def two_steps_from_ten(package: Path) -> int:
+    """Return what a new process computes."""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    code = "from simulator.caller import two_steps; print(two_steps(10))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=package.parent,
+        env=environment | {"PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def kept(package: Path) -> list[Path]:
+    """Return the files of machine code that are kept for the caller."""
+    return sorted((package / "__pycache__").glob("compiled-*/**/caller.two_steps*.nbc"))
+
+
+@pytest.mark.parametrize("decorator", DECORATORS)
+def test_an_edit_of_the_callee_is_seen_by_a_new_process(package: Path, decorator: str):
+    write_callee(package / "callee.py", 1, decorator)
+    # numba alone would look at the date of caller.py only, which stays what it is, and 12 would come out again.
+    assert two_steps_from_ten(package) == 12
+    before = kept(package)
+    assert len(before) == 1
+    write_callee(package / "callee.py", 5, decorator)
+    assert two_steps_from_ten(package) == 20
+    assert len(kept(package)) == 2
+    # Back to the old source, the old machine code serves: it is not compiled again, or its file would be newer.
+    written_ns = before[0].stat().st_mtime_ns
+    write_callee(package / "callee.py", 1, decorator)
+    assert two_steps_from_ten(package) == 12
+    assert len(kept(package)) == 2
+    assert before[0].stat().st_mtime_ns == written_ns
+
+
+def test_the_digest_is_that_of_all_sources_with_compiled_functions(package: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "plain.py").write_text("number = 1\n")
+    folders = [package, other]
+    first = digest_of_sources(folders)
+    assert digest_of_sources(folders) == first
+
+    # What has no compiled functions is no part of it.
+    (other / "plain.py").write_text("number = 2\n")
+    (package / "__init__.py").write_text("number = 1\n")
+    assert digest_of_sources(folders) == first
+
+    # What has is, in every folder, by its text and by its name; and so is that there is one more.
+    write_callee(package / "callee.py", 2)
+    edited = digest_of_sources(folders)
+    (package / "callee.py").rename(package / "renamed.py")
+    renamed = digest_of_sources(folders)
+    write_callee(other / "plain.py", 3)
+    added = digest_of_sources(folders)
+    assert len({first, edited, renamed, added}) == 4
+
+
+def test_a_folder_that_is_missing_holds_no_sources(package: Path, tmp_path: Path):
+    # `workloads` does not lie beside the copy of a package.
+    assert digest_of_sources([package, tmp_path / "missing"]) == digest_of_sources([package])
+
+
+@pytest.mark.parametrize("decorator", DECORATORS)
+def test_every_decorator_marks_its_source(tmp_path: Path, decorator: str):
+    none = digest_of_sources([tmp_path])
+    write_callee(tmp_path / "callee.py", 1, decorator)
+    assert digest_of_sources([tmp_path]) != none
+
+
+def test_every_source_with_compiled_functions_is_part_of_the_digest():
+    # A source says so by the import that the digest looks for, and lies in a folder where the digest looks: any other
+    # would be left out, and an edit of it would not be seen.
+    root = Path(compiled.__file__).parents[1]
+    decorated = re.compile(rf"^\s*@({'|'.join(DECORATORS)})\b", re.MULTILINE)
+    imported = re.compile(r"^from simulator\.compiled import \w", re.MULTILINE)
+    marked = 0
+    for folder in ("simulator", "workloads", "topologies"):
+        for source in sorted((root / folder).rglob("*.py")):
+            if source == Path(compiled.__file__):
+                continue
+            text = source.read_text()
+            uses = decorated.search(text) is not None
+            assert uses == (imported.search(text) is not None), source
+            assert not uses or source.parent in {root / "simulator", root / "workloads"}, source
+            marked += uses
+    assert marked > 0
