@@ -22,6 +22,7 @@ from oracle import HOW_TO_INSTALL, SimGridRun, build_driver, run_simgrid
 from rates import Rate, event_loop_rates, simpy_ceiling
 from table import NEVER_SLOWER_S, ROWS, Row
 from timing import Timing, timed
+from tolerance import inexact_replays
 
 from simulator.replay import Replay, replay_flows
 
@@ -35,6 +36,10 @@ _HEADER: Final = (
     ("ratio", 8), ("must", 5), ("aim", 5), ("met", 4), ("difference", 10),
 )  # fmt: skip
 _RATES_HEADER: Final = (("what", -55), ("ends/s", 10), ("of SimPy's ceiling", 18), ("solves/s", 10))
+_TOLERANCE_HEADER: Final = (
+    ("with a tolerance", -35), ("tolerance", 9), ("faster", 7), ("solves", 7), ("merged", 7), ("stale share", 11),
+    ("largest error", 13),
+)  # fmt: skip
 _LARGE_HEADER: Final = (
     ("case", -35), ("flows", 9), ("ours (s)", 9), ("solves", 9), ("peak memory (GiB)", 17), ("must", 12), ("aim", 5),
 )  # fmt: skip
@@ -103,6 +108,7 @@ def main() -> int:
         _run_large(arguments.seed)
     if arguments.cases is None:
         _write_rates(outcomes)
+        _write_tolerances(arguments.seed)
     differences = [outcome.difference for outcome in outcomes if outcome.difference is not None]
     return int(any(not difference <= AGREEMENT for difference in differences))
 
@@ -222,6 +228,17 @@ def _write_rates(outcomes: list[Outcome]) -> None:
         share = f"{rate.ends_per_s / ceiling.ends_per_s:.3g}x"
         solves = "-" if rate.solves_per_s is None else f"{rate.solves_per_s:,.0f}"
         _write_line(_RATES_HEADER, [rate.what, f"{rate.ends_per_s:,.0f}", share, solves])
+
+
+def _write_tolerances(seed: int) -> None:
+    """Write what tolerances save, and their errors."""
+    sys.stdout.write("\n")
+    _write_header(_TOLERANCE_HEADER)
+    for inexact in inexact_replays(seed):
+        replay = inexact.replay
+        counts = [f"{inexact.faster:.1f}x", f"{replay.solves:,}", f"{replay.merged:,}"]
+        shares = [f"{replay.stale_share:.2%}", f"{inexact.error:.1e}"]
+        _write_line(_TOLERANCE_HEADER, [inexact.case, f"{inexact.tolerance:g}", *counts, *shares])
 
 
 def _write_header(columns: Columns) -> None:
