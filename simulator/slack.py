@@ -37,6 +37,7 @@ FloatArray = NDArray[np.float64]
 _FULL = 1.0 - 1e-9
 # Links loaded less than this share are left out: they are not likely to be due again soon.
 _WELL_BELOW = 0.7
+# After letting all in, wait for so many times as much work as the last time.
 _PATIENCE = 8
 _MOST_CANDIDATES = 64  # dominators are looked for among the first links of a path, by the bits of a word
 
