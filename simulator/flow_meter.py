@@ -77,19 +77,27 @@ def settle(state: FlowState, window_s: float) -> None:
         number = sharing.touched[position]
         link = sharing.links[number]
         here = state.service[number]
-        first_end = np.inf
-        for place in range(link.row, link.row + link.num_held):
-            held = sharing.held[place]
-            if np.isnan(held.end):
-                _follow(state, held.group, number)
-                held.end = (
-                    state.flows[state.members[held.group].first].target - state.follows[held.group].offset
-                )
-            first_end = min(first_end, held.end)
+        if np.isnan(link.first_end):
+            link.first_end = _find_first_end(state, number)
         end_s = np.inf
         if link.num_held > 0 and link.level > 0.0:
-            end_s = now_s + max(0.0, first_end - here.clock) / link.level
+            end_s = now_s + max(0.0, link.first_end - here.clock) / link.level
         set_value(state.ends, number, end_s)
+
+
+@inlined
+def _find_first_end(state: FlowState, number: int) -> float:
+    """Return the first end of the groups that a link holds, on its clock; find those that are not known yet."""
+    sharing = state.sharing
+    link = sharing.links[number]
+    first_end = np.inf
+    for place in range(link.row, link.row + link.num_held):
+        held = sharing.held[place]
+        if np.isnan(held.end):
+            _follow(state, held.group, number)
+            held.end = state.flows[state.members[held.group].first].target - state.follows[held.group].offset
+        first_end = min(first_end, held.end)
+    return first_end
 
 
 @inlined

@@ -126,6 +126,7 @@ def _set_end(state: FlowState, group: int) -> None:
         place = state.sharing.links[held_by].row + state.sharing.groups[group].place
         target = state.flows[state.members[group].first].target
         state.sharing.held[place].end = target - state.follows[group].offset
+        state.sharing.links[held_by].first_end = np.nan
 
 
 @inlined

@@ -49,8 +49,9 @@ LINK = np.dtype(
         ("demand_summed", np.float64),
         ("unfixed", np.int64),
         ("keyed", np.int64),
+        # Of the ends of the groups that it holds the first, on its clock; NaN until that is known again.
+        ("first_end", np.float64),
         # Up to whole cache lines.
-        ("unused_1", np.int64),
         ("unused_2", np.int64),
         ("unused_3", np.int64),
     ]
@@ -321,6 +322,8 @@ def unhold(sharing: Sharing, number: int) -> None:
     link.num_held -= 1
     last = sharing.held[link.row + link.num_held]
     here = sharing.held[link.row + group.place]
+    if here.end == link.first_end:
+        link.first_end = np.nan
     here.weight = last.weight
     here.end = last.end
     here.group = last.group
@@ -342,6 +345,7 @@ def hold(sharing: Sharing, number: int, at: int) -> None:
     link.num_held += 1
     held.weight = group.weight
     held.end = np.nan
+    link.first_end = np.nan
     held.group = number
     held.first = NO_LINK
     held.second = NO_LINK

@@ -148,7 +148,7 @@ def _load_now(state: FlowState, number: int) -> float:
     state.now[0].looks += service.num_flows
     load = 0.0
     service.dearest = 0.0
-    service.region = NOWHERE
+    region = NOWHERE
     in_one = True
     kept = row
     for place in range(row, row + service.num_flows):
@@ -162,12 +162,12 @@ def _load_now(state: FlowState, number: int) -> float:
         kept += 1
         service.dearest = max(service.dearest, coefficient)
         load += coefficient * state.flows[flow].weight * level_of(state.sharing, group)
-        region = region_of(state.sharing, state.sharing.groups[group].held_by)
-        in_one = in_one and service.region in (NOWHERE, region)
-        service.region = region
+        if in_one:
+            its_region = region_of(state.sharing, state.sharing.groups[group].held_by)
+            in_one = region in (NOWHERE, its_region)
+            region = its_region
     service.num_flows = kept - row
-    if not in_one:
-        service.region = NOWHERE
+    service.region = region if in_one else NOWHERE
     return load
 
 
