@@ -71,10 +71,11 @@ def solve(sharing: Sharing) -> None:
         find_affected(sharing)
         fill(sharing)
     for position in range(sharing.solve[0].num_touched):
-        link = sharing.links[sharing.touched[position]]
-        if link.num_held == 0:
-            link.level = np.inf
-            link.demand_held = 0.0
+        number = sharing.touched[position]
+        sharing.waits[number] = False
+        if sharing.links[number].num_held == 0:
+            sharing.level[number] = np.inf
+            sharing.links[number].demand_held = 0.0
 
 
 @inlined
@@ -91,11 +92,11 @@ def find_affected(sharing: Sharing) -> None:
     """Take groups that have joined, and those that touched links hold, out of the loads, with all that follows."""
     solve = sharing.solve[0]
     for position in range(solve.num_touched):
-        _begin(sharing.links[sharing.touched[position]])
+        _begin(sharing, sharing.touched[position])
     for position in range(solve.num_joined):
-        group = sharing.groups[sharing.joined[position]]
-        if group.weight > 0.0 and group.held_by == NOWHERE:
-            _unfix(sharing, sharing.joined[position])
+        group = sharing.joined[position]
+        if sharing.groups[group].weight > 0.0 and sharing.held_by[group] == NOWHERE:
+            _unfix(sharing, group)
     _unfix_held(sharing, 0)
 
 
@@ -111,9 +112,10 @@ def _unfix_held(sharing: Sharing, first: int) -> None:
 
 
 @inlined
-def _begin(link) -> None:  # type: ignore[no-untyped-def]
+def _begin(sharing: Sharing, number: int) -> None:
     """Begin a solve at a link, with all groups at the levels that they have."""
-    link.free = link.capacity - link.load
+    link = sharing.links[number]
+    link.free = link.capacity - sharing.load[number]
     link.stale += 1
     link.demand = 0.0
     link.demand_summed = 0.0
@@ -126,7 +128,7 @@ def touch_and_begin(sharing: Sharing, number: int):  # type: ignore[no-untyped-d
     link = sharing.links[number]
     if link.touched != sharing.solve[0].number:
         touch(sharing, number)
-        _begin(link)
+        _begin(sharing, number)
     return link
 
 
@@ -168,7 +170,7 @@ def fill(sharing: Sharing) -> None:
             set_value(tree, position, _level_at(sharing, number))
         else:
             level = key if key > level * (1.0 + SAME_LEVEL) else level
-            if link.level_elsewhere > level * (1.0 + SAME_LEVEL):
+            if sharing.level_elsewhere[number] > level * (1.0 + SAME_LEVEL):
                 _unfix_above(sharing, number, level)
             if solve.num_touched == num_touched:
                 set_value(tree, position, np.inf)
@@ -178,8 +180,8 @@ def fill(sharing: Sharing) -> None:
                 tree = sharing.tree[: _levels(sharing)]
                 first = first_value(tree)
     for position in range(solve.num_touched):
-        link = sharing.links[sharing.touched[position]]
-        link.load = link.capacity - link.free
+        number = sharing.touched[position]
+        sharing.load[number] = sharing.links[number].capacity - sharing.links[number].free
 
 
 @inlined
@@ -202,16 +204,17 @@ def _unfix_above(sharing: Sharing, number: int, level: float) -> None:
     drop_empty(sharing, number)
     link = sharing.links[number]
     first = sharing.solve[0].num_touched
-    link.level_elsewhere = 0.0
+    level_elsewhere = 0.0
     for position in range(link.row, link.row + link.num_groups):
-        group = sharing.groups[sharing.groups_on[position]]
-        if group.mark == UNFIXED:
+        group = sharing.groups_on[position]
+        if sharing.groups[group].mark == UNFIXED:
             continue
-        its_level = level_of(sharing, sharing.groups_on[position])
+        its_level = level_of(sharing, group)
         if its_level > level * (1.0 + SAME_LEVEL):
-            touch_and_begin(sharing, group.held_by)
+            touch_and_begin(sharing, sharing.held_by[group])
         else:
-            link.level_elsewhere = max(link.level_elsewhere, its_level)
+            level_elsewhere = max(level_elsewhere, its_level)
+    sharing.level_elsewhere[number] = level_elsewhere
     _unfix_held(sharing, first)
 
 
@@ -248,21 +251,21 @@ def _fix_all(sharing: Sharing, number: int, level: float) -> None:
     """Fix the groups that have no level yet on a link that is full at this one, and let the link hold them."""
     link = sharing.links[number]
     demand = link.demand
-    level_elsewhere = link.level_elsewhere
+    level_elsewhere = sharing.level_elsewhere[number]
     for place in range(link.row, link.row + link.num_held):
-        _fix(sharing, sharing.held[place].group, link.level, level)
+        _fix(sharing, sharing.held[place].group, sharing.level[number], level)
     if link.unfixed > 0:
         for position in range(link.row, link.row + link.num_groups):
             group = sharing.groups_on[position]
             if sharing.groups[group].mark == UNFIXED:
                 before = level_of(sharing, group)
-                if sharing.groups[group].held_by != NOWHERE:
+                if sharing.held_by[group] != NOWHERE:
                     unhold(sharing, group)
                 hold(sharing, group, number)
                 _fix(sharing, group, before, level)
-    link.level = level
+    sharing.level[number] = level
     link.demand_held = demand
-    link.level_elsewhere = level_elsewhere
+    sharing.level_elsewhere[number] = level_elsewhere
 
 
 @inlined
@@ -270,13 +273,14 @@ def _fix(sharing: Sharing, number: int, before: float, level: float) -> None:
     """Charge the links of a group for its level, which was another before."""
     group = sharing.groups[number]
     for entry in range(group.path, group.path_end):
-        link = sharing.links[sharing.path_links[entry]]
+        crossed = sharing.path_links[entry]
+        link = sharing.links[crossed]
         demand = sharing.path_coefficients[entry] * group.weight
         link.free -= demand * level
         link.demand -= demand
         link.unfixed -= 1
-        link.level_elsewhere = max(link.level_elsewhere, level)
-    grow(sharing, group.held_by, group.weight * max(0.0, level - before))
+        sharing.level_elsewhere[crossed] = max(sharing.level_elsewhere[crossed], level)
+    grow(sharing, sharing.held_by[number], group.weight * max(0.0, level - before))
     group.mark = UNMARKED
 
 
@@ -298,7 +302,7 @@ def max_min_rates(
     room = np.bincount(bill_links, minlength=len(capacity_bytes_per_s))
     sharing = new_sharing(capacity_bytes_per_s, room, len(weights), len(bill_links))
     _solve_once(sharing, bill_offsets, bill_links, coefficients, weights)
-    rates: FloatArray = sharing.links["level"][sharing.groups["held_by"]] * weights
+    rates: FloatArray = sharing.level[sharing.held_by] * weights
     rates[np.diff(bill_offsets) == 0] = np.inf
     return rates
 

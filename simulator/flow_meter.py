@@ -80,8 +80,8 @@ def settle(state: FlowState, window_s: float) -> None:
         if np.isnan(link.first_end):
             link.first_end = _find_first_end(state, number)
         end_s = np.inf
-        if link.num_held > 0 and link.level > 0.0:
-            end_s = now_s + max(0.0, link.first_end - here.clock) / link.level
+        if link.num_held > 0 and sharing.level[number] > 0.0:
+            end_s = now_s + max(0.0, link.first_end - here.clock) / sharing.level[number]
         set_value(state.ends, number, end_s)
 
 
@@ -135,13 +135,13 @@ def settle_link(state: FlowState, number: int, level: float) -> None:
     service.clock = service.clock + level * passed_s if level < np.inf else 0.0
     if service.saturated:
         service.saturated_s += passed_s
-    service.saturated = link.load > 0.0 and link.load >= link.capacity * (1.0 - SATURATED)
+    service.saturated = state.sharing.load[number] > 0.0 and state.sharing.load[number] >= link.capacity * (1.0 - SATURATED)
 
 
 @compiled
 def settle_all(state: FlowState) -> None:
     """Bring all clocks, and what links have carried, to this instant."""
     for number in range(len(state.service)):
-        settle_link(state, number, state.sharing.links[number].level)
+        settle_link(state, number, state.sharing.level[number])
     if state.now[0].next_bin_s < np.inf:
         meter_all(state)

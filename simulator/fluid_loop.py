@@ -86,7 +86,7 @@ def _window_s(state: FlowState, first_s: float) -> float:
     for place in range(link.row, link.row + link.num_held):
         group = state.sharing.held[place].group
         flow = state.flows[state.members[group].first]
-        end_s = first_s + (flow.target - service_at(state, group, first_s)) / link.level
+        end_s = first_s + (flow.target - service_at(state, group, first_s)) / state.sharing.level[least(state.ends)]
         if end_s < first_end_s:
             first_end_s = end_s
             began_s = flow.start_s
@@ -105,11 +105,16 @@ def _end_flows(state: FlowState, first_s: float) -> None:
         num_due += 1
         link = state.sharing.links[number]
         here = state.service[number]
-        clock = here.clock + link.level * (now_s - here.since_s)
+        clock = here.clock + state.sharing.level[number] * (now_s - here.since_s)
+        level = state.sharing.level[number]
+        latest = clock + 2.0 * level * (CLOCK_ROUNDING + FLOW_ROUNDING) * now_s
         place = link.row
         while place < link.row + link.num_held:
             # a group without flows goes, and another takes its place
-            place += _end_members(state, state.sharing.held[place].group, clock, link.level, first_s)
+            if state.sharing.held[place].end > latest:
+                place += 1
+            else:
+                place += _end_members(state, state.sharing.held[place].group, clock, level, first_s)
     for position in range(num_due):
         number = state.regroup[position]
         if state.sharing.links[number].touched != state.sharing.solve[0].number:
@@ -122,10 +127,10 @@ def _set_next_end(state: FlowState, number: int) -> None:
     now_s = state.now[0].now_s
     link = state.sharing.links[number]
     here = state.service[number]
-    clock = here.clock + link.level * (now_s - here.since_s)
+    clock = here.clock + state.sharing.level[number] * (now_s - here.since_s)
     left_s = np.inf
     for place in range(link.row, link.row + link.num_held):
-        left_s = min(left_s, (state.sharing.held[place].end - clock) / link.level)
+        left_s = min(left_s, (state.sharing.held[place].end - clock) / state.sharing.level[number])
     set_value(state.ends, number, now_s + left_s)
 
 
@@ -134,7 +139,7 @@ def _end_members(state: FlowState, group: int, clock: float, level: float, first
     """End the flows of a group that do so by this instant; return whether the group has any left."""
     now = state.now[0]
     sharing_group = state.sharing.groups[group]
-    place = state.sharing.links[sharing_group.held_by].row + sharing_group.place
+    place = state.sharing.links[state.sharing.held_by[group]].row + sharing_group.place
     most_s = (CLOCK_ROUNDING + FLOW_ROUNDING) * now.now_s
     while True:
         # Times are compared, not bytes: what takes no time that the clock can tell must end, or it stands still.

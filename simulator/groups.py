@@ -114,14 +114,14 @@ def service_at(state: FlowState, group: int, at_s: float) -> float:
     if follows.clock_of == NOWHERE:
         return follows.offset
     held_by = state.service[follows.clock_of]
-    level = state.sharing.links[follows.clock_of].level
+    level = state.sharing.level[follows.clock_of]
     return follows.offset + held_by.clock + level * (at_s - held_by.since_s)
 
 
 @inlined
 def _set_end(state: FlowState, group: int) -> None:
     """Note when the first flow of a group ends, on the clock of the link that holds it."""
-    held_by = state.sharing.groups[group].held_by
+    held_by = state.sharing.held_by[group]
     if held_by != NOWHERE and held_by == state.follows[group].clock_of:
         place = state.sharing.links[held_by].row + state.sharing.groups[group].place
         target = state.flows[state.members[group].first].target

@@ -21,39 +21,32 @@ FloatArray = NDArray[np.float64]
 
 LINK = np.dtype(
     [
-        # What `simulator.sweep` reads and writes of every link that it meets: one cache line.
-        ("load", np.float64),  # bytes/s
-        ("level_elsewhere", np.float64),  # no group on it that others hold has a higher level
+        # What `simulator.sweep` reads and writes of every link that it pours: one cache line.
         ("touched", np.int64),  # the number of the last solve that this link took part in
-        ("waits", np.int64),  # whether it waits to be poured
-        ("num_held", np.int64),  # groups that it holds
-        ("level", np.float64),  # bytes/s per unit of weight; infinite if it holds no group
         ("capacity", np.float64),  # bytes/s
         ("demand_held", np.float64),  # what the groups that it holds add to the load for each unit of level
+        # Of the ends of the groups that it holds the first, on its clock; NaN until that is known again.
+        ("first_end", np.float64),
+        ("level_before", np.float64),  # its level before the solve under way
+        ("num_held", np.int32),  # groups that it holds
+        ("stale", np.int32),  # solves since its load was summed afresh
         # Its row: where it starts, its room, and the groups on it.
         ("row", np.int64),
-        ("room", np.int64),
-        ("num_groups", np.int64),
-        ("level_before", np.float64),  # its level before the solve under way
+        ("room", np.int32),
+        ("num_groups", np.int32),
         # Its region: links that groups connect, known by one of them, to which these point, maybe over others.
         ("region", np.int64),
         # Of the one: what rates in the region have grown by (bytes/s), the falls left out, and what that may come to.
         ("risen", np.float64),
         ("due", np.float64),
-        ("stale", np.int64),  # solves since its load was summed afresh
         # What `simulator.fairness.fill` needs: capacity not taken yet, what groups without a level add to the load
         # for each unit of level, what that was before it was reduced, how many such groups there are, and how many
         # there were when the link's key was computed.
         ("free", np.float64),
         ("demand", np.float64),
         ("demand_summed", np.float64),
-        ("unfixed", np.int64),
-        ("keyed", np.int64),
-        # Of the ends of the groups that it holds the first, on its clock; NaN until that is known again.
-        ("first_end", np.float64),
-        # Up to whole cache lines.
-        ("unused_2", np.int64),
-        ("unused_3", np.int64),
+        ("unfixed", np.int32),
+        ("keyed", np.int32),
     ]
 )
 _CACHE_LINE = 64
@@ -63,12 +56,9 @@ GROUP = np.dtype(
         ("path", np.uint32),  # where its links start
         ("path_end", np.uint32),
         ("plain", np.int32),  # whether all coefficients on its path are 1
-        ("held_by", np.int32),  # link, or NOWHERE
         ("place", np.int32),  # in the row of groups that the link holds
-        (
-            "mark",
-            np.int32,
-        ),  # UNFIXED while `fill` has no level for it yet, TO_REGROUP before it is formed anew
+        ("mark", np.int32),  # UNFIXED while `fill` has no level for it yet, TO_REGROUP before it is formed anew
+        ("unused", np.int32),
     ]
 )
 # A group in the row of the link that holds it, with all that a sweep needs: rows are read from end to end.
@@ -105,6 +95,7 @@ SOLVE = np.dtype(
     ]
 )
 NOWHERE = -1
+IN_LINE, HOLDS_NOTHING = 1, 2
 
 # Links whose levels differ by less than this (relative) fill at once: symmetric flows then get the very same
 # rate, whatever the order in which rounding met their links.
@@ -121,6 +112,11 @@ class Sharing(NamedTuple):
     """Links, groups, and who crosses what.
 
     links: [num_links] LINK; groups: [most groups] GROUP
+    load: [num_links] bytes/s
+    level: [num_links + 1] bytes/s per unit of weight; infinite if the link holds no group; the last, NOWHERE's, is 0
+    level_elsewhere: [num_links] no group on the link that others hold has a higher level
+    waits: [num_links] IN_LINE while a link waits to be poured, or HOLDS_NOTHING once it has been met and need not
+    held_by: [most groups] the link that holds each group, or NOWHERE
     path_links, path_coefficients: [most entries] the paths of groups
     groups_on, coefficients_on: [sum of room] rows of links: the groups on each, and at which coefficients
     held: [sum of room] HELD, rows of links: the groups that each holds
@@ -132,7 +128,12 @@ class Sharing(NamedTuple):
     """
 
     links: NDArray[Any]
+    load: FloatArray
+    level: FloatArray
+    level_elsewhere: FloatArray
+    waits: NDArray[np.int8]
     groups: NDArray[Any]
+    held_by: NDArray[np.int32]
     path_links: NDArray[np.uint32]
     path_coefficients: FloatArray
     groups_on: NDArray[np.uint32]
@@ -154,7 +155,6 @@ def new_sharing(capacity: FloatArray, room: IntArray, most_groups: int, most_ent
     """
     links = _in_cache_lines(len(capacity))
     links["capacity"] = capacity
-    links["level"] = np.inf
     links["room"] = room
     links["region"] = np.arange(len(capacity))
     links["due"] = np.inf
@@ -164,7 +164,12 @@ def new_sharing(capacity: FloatArray, room: IntArray, most_groups: int, most_ent
     solve["patience"] = _PATIENCE
     return Sharing(
         links=links,
+        load=np.zeros(len(capacity)),
+        level=np.append(np.full(len(capacity), np.inf), 0.0),
+        level_elsewhere=np.zeros(len(capacity)),
+        waits=np.zeros(len(capacity), np.int8),
         groups=np.zeros(most_groups, GROUP),
+        held_by=np.full(most_groups, NOWHERE, np.int32),
         path_links=np.zeros(most_entries, np.uint32),
         path_coefficients=np.zeros(most_entries),
         groups_on=np.zeros(int(room.sum()), np.uint32),
@@ -194,7 +199,7 @@ def touch(sharing: Sharing, number: int) -> None:
     solve = sharing.solve[0]
     if link.touched != solve.number:
         link.touched = solve.number
-        link.level_before = link.level
+        link.level_before = sharing.level[number]
         sharing.touched[solve.num_touched] = number
         solve.num_touched += 1
 
@@ -209,7 +214,7 @@ def new_group(sharing: Sharing) -> int:
     group.weight = 0.0
     group.plain = True
     group.mark = UNMARKED
-    group.held_by = NOWHERE
+    sharing.held_by[number] = NOWHERE
     group.path = solve.num_entries
     group.path_end = solve.num_entries
     return number
@@ -281,21 +286,21 @@ def add_weight(sharing: Sharing, number: int, weight: float) -> None:
     """Add (or take away, if negative) flows to a group, at its level; the next solve says what becomes of it."""
     group = sharing.groups[number]
     solve = sharing.solve[0]
-    if group.weight == 0.0 and group.held_by == NOWHERE:
+    held_by = sharing.held_by[number]
+    if group.weight == 0.0 and held_by == NOWHERE:
         sharing.joined[solve.num_joined] = number
         solve.num_joined += 1
     group.weight += weight
     level = level_of(sharing, number)
-    if group.held_by != NOWHERE:
-        grow(sharing, group.held_by, max(0.0, weight) * level)
-        sharing.held[sharing.links[group.held_by].row + group.place].weight = group.weight
+    if held_by != NOWHERE:
+        grow(sharing, held_by, max(0.0, weight) * level)
+        sharing.held[sharing.links[held_by].row + group.place].weight = group.weight
     for entry in range(group.path, group.path_end):
         number_of_link = sharing.path_links[entry]
         touch(sharing, number_of_link)
-        link = sharing.links[number_of_link]
-        link.load += sharing.path_coefficients[entry] * weight * level
-        if group.held_by == number_of_link:
-            link.demand_held += sharing.path_coefficients[entry] * weight
+        sharing.load[number_of_link] += sharing.path_coefficients[entry] * weight * level
+        if held_by == number_of_link:
+            sharing.links[number_of_link].demand_held += sharing.path_coefficients[entry] * weight
 
 
 @inlined
@@ -303,22 +308,21 @@ def end_group(sharing: Sharing, number: int) -> None:
     """Let a group go whose last flow has left."""
     group = sharing.groups[number]
     group.weight = 0.0
-    if group.held_by != NOWHERE:
+    if sharing.held_by[number] != NOWHERE:
         unhold(sharing, number)
 
 
 @inlined
 def level_of(sharing: Sharing, number: int) -> float:
     """Return the level of a group: that of the link that holds it; 0 if there is none yet."""
-    held_by = sharing.groups[number].held_by
-    return 0.0 if held_by == NOWHERE else sharing.links[held_by].level
+    return sharing.level[sharing.held_by[number]]
 
 
 @inlined
 def unhold(sharing: Sharing, number: int) -> None:
     """Take a group from the link that holds it."""
     group = sharing.groups[number]
-    link = sharing.links[group.held_by]
+    link = sharing.links[sharing.held_by[number]]
     link.num_held -= 1
     last = sharing.held[link.row + link.num_held]
     here = sharing.held[link.row + group.place]
@@ -331,7 +335,7 @@ def unhold(sharing: Sharing, number: int) -> None:
     here.second = last.second
     here.third = last.third
     sharing.groups[last.group].place = group.place
-    group.held_by = NOWHERE
+    sharing.held_by[number] = NOWHERE
 
 
 @inlined
@@ -339,8 +343,10 @@ def hold(sharing: Sharing, number: int, at: int) -> None:
     """Let a link hold a group."""
     group = sharing.groups[number]
     link = sharing.links[at]
+    if link.num_held == 0 and sharing.waits[at] == HOLDS_NOTHING:
+        sharing.waits[at] = False
     group.place = link.num_held
-    group.held_by = at
+    sharing.held_by[number] = at
     held = sharing.held[link.row + link.num_held]
     link.num_held += 1
     held.weight = group.weight
@@ -373,7 +379,7 @@ def forget_groups(sharing: Sharing) -> None:
     sharing.solve[0].num_joined = 0
     for number in range(len(sharing.links)):
         sharing.links[number].num_groups = 0
-        sharing.links[number].load = 0.0
+        sharing.load[number] = 0.0
 
 
 @inlined
@@ -401,13 +407,13 @@ def sum_afresh(sharing: Sharing, number: int) -> float:
     link.demand_held = 0.0
     link.stale = 0
     for position in range(link.row, link.row + link.num_groups):
-        group = sharing.groups[sharing.groups_on[position]]
-        charge = sharing.coefficients_on[position] * group.weight
-        if group.held_by == number:
+        group = sharing.groups_on[position]
+        charge = sharing.coefficients_on[position] * sharing.groups[group].weight
+        if sharing.held_by[group] == number:
             link.demand_held += charge
         else:
-            elsewhere += charge * level_of(sharing, sharing.groups_on[position])
-    link.load = elsewhere
+            elsewhere += charge * level_of(sharing, group)
+    sharing.load[number] = elsewhere
     if link.num_held > 0:
-        link.load += link.demand_held * link.level
+        sharing.load[number] += link.demand_held * sharing.level[number]
     return elsewhere

@@ -51,10 +51,10 @@ def let_in(state: FlowState, number: int) -> None:
     service.region = NOWHERE
     service.clock = 0.0
     service.since_s = state.now[0].now_s
-    link.load = 0.0
-    link.level = np.inf
+    state.sharing.load[number] = 0.0
+    state.sharing.level[number] = np.inf
     link.demand_held = 0.0
-    link.level_elsewhere = 0.0
+    state.sharing.level_elsewhere[number] = 0.0
     link.num_groups = 0
     set_value(state.due, number, np.inf)
 
@@ -163,7 +163,7 @@ def _load_now(state: FlowState, number: int) -> float:
         service.dearest = max(service.dearest, coefficient)
         load += coefficient * state.flows[flow].weight * level_of(state.sharing, group)
         if in_one:
-            its_region = region_of(state.sharing, state.sharing.groups[group].held_by)
+            its_region = region_of(state.sharing, state.sharing.held_by[group])
             in_one = region in (NOWHERE, its_region)
             region = its_region
     service.num_flows = kept - row
@@ -216,7 +216,7 @@ def leave_out_slack(state: FlowState) -> None:
             and link.num_groups > 0
             and link.num_held == 0
             and link.touched != sharing.solve[0].number
-            and link.load < _WELL_BELOW * link.capacity
+            and sharing.load[number] < _WELL_BELOW * link.capacity
         ):
             drop_empty(sharing, number)
             for place in range(link.row, link.row + link.num_groups):

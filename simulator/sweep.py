@@ -21,6 +21,8 @@ import numpy as np
 from simulator.compiled import inlined
 from simulator.sharing import (
     CANCELLED,
+    HOLDS_NOTHING,
+    IN_LINE,
     NO_LINK,
     NOWHERE,
     SAME_LEVEL,
@@ -56,7 +58,7 @@ def sweep(sharing: Sharing) -> bool:
         while solve.num_waiting > 0:
             solve.num_waiting -= 1
             number = sharing.waiting[solve.num_waiting]
-            sharing.links[number].waits = False
+            sharing.waits[number] = False
             solve.num_poured += 1
             if solve.num_poured > solve.patience * (solve.num_touched + _AT_LEAST):
                 _clear_line(sharing)
@@ -73,24 +75,28 @@ def _clear_line(sharing: Sharing) -> None:
     solve = sharing.solve[0]
     while solve.num_waiting > 0:
         solve.num_waiting -= 1
-        sharing.links[sharing.waiting[solve.num_waiting]].waits = False
+        sharing.waits[sharing.waiting[solve.num_waiting]] = False
 
 
 @inlined
 def _line_up(sharing: Sharing, number: int) -> None:
     """Let a link that holds groups wait to be poured, behind those with lower levels."""
     link = sharing.links[number]
-    if link.num_held == 0 or link.waits:
+    if sharing.waits[number]:
         return
-    link.waits = True
+    if link.num_held == 0:
+        sharing.waits[number] = HOLDS_NOTHING
+        return
+    sharing.waits[number] = IN_LINE
+    level = sharing.level[number]
     place = sharing.solve[0].num_waiting
     sharing.solve[0].num_waiting += 1
-    while place > 0 and sharing.waiting_levels[place - 1] < link.level:
+    while place > 0 and sharing.waiting_levels[place - 1] < level:
         sharing.waiting[place] = sharing.waiting[place - 1]
         sharing.waiting_levels[place] = sharing.waiting_levels[place - 1]
         place -= 1
     sharing.waiting[place] = number
-    sharing.waiting_levels[place] = link.level
+    sharing.waiting_levels[place] = level
 
 
 @inlined
@@ -100,21 +106,22 @@ def _place(sharing: Sharing, number: int) -> None:
     holder = NOWHERE
     level = np.inf
     for entry in range(group.path, group.path_end):
-        link = sharing.links[sharing.path_links[entry]]
-        spare = link.capacity - link.load
+        crossed = sharing.path_links[entry]
+        link = sharing.links[crossed]
+        spare = link.capacity - sharing.load[crossed]
         demand = sharing.path_coefficients[entry] * group.weight
         if link.num_held > 0:
-            spare += link.demand_held * link.level
+            spare += link.demand_held * sharing.level[crossed]
             demand += link.demand_held
         if max(0.0, spare) / demand < level:
-            level, holder = max(0.0, spare) / demand, sharing.path_links[entry]
+            level, holder = max(0.0, spare) / demand, crossed
     link = sharing.links[holder]
     if link.num_held > 0:
         _raise_held(sharing, holder, level)
-    link.level = level
+    sharing.level[holder] = level
     hold(sharing, number, holder)
     link.demand_held += coefficient_at(sharing, number, holder) * group.weight
-    link.load += coefficient_at(sharing, number, holder) * group.weight * level
+    sharing.load[holder] += coefficient_at(sharing, number, holder) * group.weight * level
     grow(sharing, holder, group.weight * level)
     _charge_others(sharing, number, level)
 
@@ -123,9 +130,9 @@ def _place(sharing: Sharing, number: int) -> None:
 def _charge_others(sharing: Sharing, number: int, rise: float) -> None:
     """Charge the links that a group crosses, beside the one that holds it, for a rise of its level to that one's."""
     group = sharing.groups[number]
-    level = sharing.links[group.held_by].level
+    level = sharing.level[sharing.held_by[number]]
     for entry in range(group.path, group.path_end):
-        if sharing.path_links[entry] != group.held_by:
+        if sharing.path_links[entry] != sharing.held_by[number]:
             _charge(
                 sharing,
                 sharing.path_links[entry],
@@ -137,10 +144,9 @@ def _charge_others(sharing: Sharing, number: int, rise: float) -> None:
 @inlined
 def _charge(sharing: Sharing, number: int, more: float, level: float) -> None:
     """Add to the load of a link for a group that another link holds at a level."""
-    link = sharing.links[number]
-    link.load += more
-    link.level_elsewhere = max(link.level_elsewhere, level)
-    if not link.waits:
+    sharing.load[number] += more
+    sharing.level_elsewhere[number] = max(sharing.level_elsewhere[number], level)
+    if not sharing.waits[number]:
         touch(sharing, number)
         _line_up(sharing, number)
 
@@ -150,19 +156,19 @@ def _pour(sharing: Sharing, number: int) -> None:
     """Give the groups that a link holds the level at which it is full, taking over those that are faster."""
     link = sharing.links[number]
     if link.num_held == 0:
-        link.level = np.inf
+        sharing.level[number] = np.inf
         link.demand_held = 0.0
         return
     link.stale += 1
-    level = max(0.0, link.level + (link.capacity - link.load) / link.demand_held)
-    fell = level < CANCELLED * link.level
-    if fell or is_doubtful(link, link.level * link.demand_held):
+    level = max(0.0, sharing.level[number] + (link.capacity - sharing.load[number]) / link.demand_held)
+    fell = level < CANCELLED * sharing.level[number]
+    if fell or is_doubtful(link, sharing.level[number] * link.demand_held):
         elsewhere = sum_afresh(sharing, number)
         level = max(0.0, (link.capacity - elsewhere) / link.demand_held)
     if fell:
         _raise_held(sharing, number, level)
         sum_afresh(sharing, number)
-    if link.level_elsewhere > level * (1.0 + SAME_LEVEL):
+    if sharing.level_elsewhere[number] > level * (1.0 + SAME_LEVEL):
         level = _take_over(sharing, number, level)
     _raise_held(sharing, number, level)
 
@@ -171,9 +177,9 @@ def _pour(sharing: Sharing, number: int) -> None:
 def _raise_held(sharing: Sharing, number: int, level: float) -> None:
     """Give all groups that a link holds another level."""
     link = sharing.links[number]
-    rise = level - link.level
-    link.load += link.demand_held * rise
-    link.level = level
+    rise = level - sharing.level[number]
+    sharing.load[number] += link.demand_held * rise
+    sharing.level[number] = level
     weight = 0.0
     for place in range(link.row, link.row + link.num_held):
         held = sharing.held[place]
@@ -195,21 +201,33 @@ def _raise_held(sharing: Sharing, number: int, level: float) -> None:
 def _take_over(sharing: Sharing, number: int, level: float) -> float:
     """Let a link hold all groups on it that would be faster than those that it holds; return the level of all."""
     link = sharing.links[number]
-    held_elsewhere = link.load - link.level * link.demand_held
+    held_elsewhere = sharing.load[number] - sharing.level[number] * link.demand_held
     while True:
-        fastest = NOWHERE
-        link.level_elsewhere = 0.0
-        for position in range(link.row, link.row + link.num_groups):
-            group = sharing.groups_on[position]
-            if sharing.groups[group].held_by != number:
-                its_level = level_of(sharing, group)
-                if its_level > link.level_elsewhere:
-                    link.level_elsewhere = its_level
-                    fastest = position
-        if link.level_elsewhere <= level * (1.0 + SAME_LEVEL):
+        highest = _highest_elsewhere(sharing, number)
+        sharing.level_elsewhere[number] = highest
+        if highest <= level * (1.0 + SAME_LEVEL):
             return level
-        held_elsewhere -= _take(sharing, number, fastest) * link.level_elsewhere
+        position = link.row
+        while (
+            level_of(sharing, sharing.groups_on[position]) != highest
+            or sharing.held_by[sharing.groups_on[position]] == number
+        ):
+            position += 1
+        held_elsewhere -= _take(sharing, number, position) * highest
         level = max(0.0, (link.capacity - held_elsewhere) / link.demand_held)
+
+
+@inlined
+def _highest_elsewhere(sharing: Sharing, number: int) -> float:
+    """Return the highest level of the groups on a link that others hold; no branch that could be guessed wrongly."""
+    link = sharing.links[number]
+    own_level = sharing.level[number]
+    sharing.level[number] = 0.0
+    highest = 0.0
+    for position in range(link.row, link.row + link.num_groups):
+        highest = max(highest, level_of(sharing, sharing.groups_on[position]))
+    sharing.level[number] = own_level
+    return highest
 
 
 @inlined
@@ -217,20 +235,20 @@ def _take(sharing: Sharing, number: int, position: int) -> float:
     """Let a link hold the group at a position of its row, until now held elsewhere; return what it charges."""
     taken = sharing.groups_on[position]
     group = sharing.groups[taken]
-    holder = sharing.links[group.held_by]
-    touch(sharing, group.held_by)
-    holder.demand_held -= coefficient_at(sharing, taken, group.held_by) * group.weight
+    holder = sharing.held_by[taken]
+    touch(sharing, holder)
+    sharing.links[holder].demand_held -= coefficient_at(sharing, taken, holder) * group.weight
     # what it held is no longer its own: nobody there may be faster than those that it goes on holding
-    before = holder.level
-    holder.level_elsewhere = max(holder.level_elsewhere, before)
-    _line_up(sharing, group.held_by)
+    before = sharing.level[holder]
+    sharing.level_elsewhere[holder] = max(sharing.level_elsewhere[holder], before)
+    _line_up(sharing, holder)
     unhold(sharing, taken)
     hold(sharing, taken, number)
     link = sharing.links[number]
     charge = sharing.coefficients_on[position] * group.weight
     link.demand_held += charge
-    link.load += charge * (link.level - before)
-    _charge_others(sharing, taken, link.level - before)
+    sharing.load[number] += charge * (sharing.level[number] - before)
+    _charge_others(sharing, taken, sharing.level[number] - before)
     return charge
 
 
@@ -242,11 +260,11 @@ def _pour_overfull(sharing: Sharing) -> bool:
     for position in range(solve.num_touched):
         number = sharing.touched[position]
         link = sharing.links[number]
-        if link.num_held == 0 and link.load > link.capacity * (1.0 + SAME_LEVEL):
+        if link.num_held == 0 and sharing.load[number] > link.capacity * (1.0 + SAME_LEVEL):
             sum_afresh(sharing, number)
-            if link.load > link.capacity * (1.0 + SAME_LEVEL):
+            if sharing.load[number] > link.capacity * (1.0 + SAME_LEVEL):
                 found = True
-                link.level = 0.0
+                sharing.level[number] = 0.0
                 link.demand_held = 0.0
                 _raise_held(sharing, number, _take_over(sharing, number, 0.0))
     return found
