@@ -68,6 +68,7 @@ def solve(sharing: Sharing) -> None:
     Afterwards the first num_touched of `touched` are the links whose loads may have changed, until `end_solve`.
     """
     if sharing.solve[0].num_joined > _MOST_PLACED or not sweep(sharing):
+        sharing.solve[0].filled += 1
         find_affected(sharing)
         fill(sharing)
     for position in range(sharing.solve[0].num_touched):

@@ -38,8 +38,8 @@ def meter_all(state: FlowState) -> None:
     """Add what all flows have sent since they were last asked to the bin."""
     for number in range(state.now[0].num_flows):
         flow = state.flows[number]
-        if flow.group >= 0:
-            service = service_at(state, flow.group, state.now[0].now_s)
+        if state.group_of[number] >= 0:
+            service = service_at(state, state.group_of[number], state.now[0].now_s)
             _meter(state, number, max(0.0, flow.target - service) * flow.weight)
 
 
@@ -135,7 +135,9 @@ def settle_link(state: FlowState, number: int, level: float) -> None:
     service.clock = service.clock + level * passed_s if level < np.inf else 0.0
     if service.saturated:
         service.saturated_s += passed_s
-    service.saturated = state.sharing.load[number] > 0.0 and state.sharing.load[number] >= link.capacity * (1.0 - SATURATED)
+    service.saturated = state.sharing.load[number] > 0.0 and state.sharing.load[number] >= link.capacity * (
+        1.0 - SATURATED
+    )
 
 
 @compiled

@@ -20,8 +20,8 @@ FloatArray = NDArray[np.float64]
 # Flows may join groups anew as links are left out or let in; when numbers run out, all groups get new ones. With so
 # many group numbers for each flow, that is rare.
 _GROUPS_PER_FLOW = 3
-# To leave out slack links takes about as long as so many walks over all paths.
-_LOOK_AFTER = 1
+# To leave out slack links takes about as long as a walk over all paths; those who leave early are let in soon.
+_LOOK_AFTER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,13 @@ class FlowRows:
         )
 
 
-def new_state(capacity: FloatArray, rows: FlowRows, spare: int, watch_left: IntArray) -> FlowState:
-    """Return the state at time 0 of a network on which these flows have yet to start, without a meter.
+def new_state(
+    capacity: FloatArray, rows: FlowRows, spare: int, watch_left: IntArray, *, metered: bool
+) -> FlowState:
+    """Return the state at time 0 of a network on which these flows have yet to start.
 
     spare: room for this many times the flows, 1 or more
+    metered: whether a meter is to be added
     """
     num_links = len(capacity)
     per_link = np.bincount(rows.bills.links, minlength=num_links)
@@ -91,12 +94,14 @@ def new_state(capacity: FloatArray, rows: FlowRows, spare: int, watch_left: IntA
     service["first_flow"] = NOWHERE
     service["region"] = NOWHERE
     now = np.zeros(1, NOW)
+    now["metered"] = metered
     now["next_bin_s"] = np.inf
     now["look_after"] = _LOOK_AFTER
     scratch = max(most_groups, num_links)
     state = FlowState(
         sharing=new_sharing(capacity, room, most_groups, _GROUPS_PER_FLOW * most_entries),
         flows=np.zeros(most_flows, FLOW),
+        group_of=np.full(most_flows, NOWHERE, np.int32),
         bill_offsets=np.zeros(most_flows + 1, np.int64),
         bill_links=np.zeros(most_entries, np.int64),
         bill_coefficients=np.zeros(most_entries),
@@ -140,7 +145,7 @@ def appended(state: FlowState, rows: FlowRows) -> FlowState | None:
         return None
     flows = state.flows[first:end]
     flows["weight"], flows["left_bytes"], flows["start_s"] = rows.weights, rows.left_bytes, rows.start_s
-    flows["id"], flows["group"] = rows.ids, NOWHERE
+    flows["id"], state.group_of[first:end] = rows.ids, NOWHERE
     state.bill_offsets[first : end + 1] = entries + rows.bills.offsets
     state.bill_links[entries : entries + len(rows.bills.links)] = rows.bills.links
     state.bill_coefficients[entries : entries + len(rows.bills.links)] = rows.bills.coefficients
@@ -166,11 +171,11 @@ def appended(state: FlowState, rows: FlowRows) -> FlowState | None:
 def find_left_bytes(state: FlowState, left: FloatArray) -> None:
     """Write what each flow has left to send now: [num_flows] bytes."""
     for number in range(len(left)):
-        flow = state.flows[number]
-        if flow.group >= 0:
-            service = service_at(state, flow.group, state.now[0].now_s)
+        flow, group = state.flows[number], state.group_of[number]
+        if group >= 0:
+            service = service_at(state, group, state.now[0].now_s)
             left[number] = max(0.0, flow.target - service) * flow.weight
-        elif flow.group != ENDED:
+        elif group != ENDED:
             left[number] = flow.left_bytes
 
 
@@ -190,4 +195,4 @@ def unfinished(state: FlowState) -> FlowRows:
         watch_offsets,
         state.watches[: watch_offsets[-1]],
     )
-    return rows.at(np.flatnonzero(flows["group"] != ENDED))
+    return rows.at(np.flatnonzero(state.group_of[:count] != ENDED))

@@ -16,7 +16,6 @@ FLOW = np.dtype(
         ("start_s", np.float64),
         ("left_bytes", np.float64),  # before it starts; under way, what was left when last metered
         ("target", np.float64),  # the service of its group, in bytes per unit of weight, at which it ends
-        ("group", np.int64),  # its group while it is under way; NOWHERE before, ENDED after
         ("id", np.int64),  # by which those outside know it
         # Its place in the heap of its group's targets; see `simulator.heap`.
         ("child", np.int64),
@@ -52,7 +51,8 @@ SERVICE = np.dtype(
             "num_flows",
             np.int64,
         ),  # in its row: those that have started; the ended are taken out as they are met
-        ("dearest", np.float64),  # the largest coefficient of the flows in its row
+        ("num_then", np.int64),  # flows in its row when a dominator of them all was last looked for
+        ("dearest", np.float64),  # the largest coefficient of all flows that have ever been in its row
         # Of a slack link: the region of all its flows, or NOWHERE, and how far rates there may rise before it is due.
         ("region", np.int64),
         ("due", np.float64),
@@ -77,6 +77,7 @@ NOW = np.dtype(
         ("looks", np.int64),  # flows looked at on slack links since links were last left out,
         ("left_out_at", np.int64),  # the work on rates done before that,
         ("look_after", np.int64),  # and for how many walks over all paths to wait until the next time
+        ("metered", np.int64),  # whether what passes links is on record
         ("bin", np.int64),  # of the meter
         ("next_bin_s", np.float64),  # its end; infinite without a meter
         ("tolerance", np.float64),
@@ -90,8 +91,9 @@ class FlowState(NamedTuple):
     """The arrays of the loop. Rows of links are those of `sharing`: where they start, and their room.
 
     flows: [most flows] FLOW; bill_offsets, bill_links, bill_coefficients: their bills
+    group_of: [most flows] each flow's group while it is under way; NOWHERE before, ENDED after
     finish_s: [ids] seconds, NaN until the flow ends
-    flows_on, charges_on: [sum of room] rows of links: flows that have started, and at which coefficients
+    flows_on, charges_on: [sum of room] rows of links: flows that have started, and their coefficient x weight
     members: [most groups] MEMBERS; follows: [most groups] FOLLOWS
     slots: the group of each slot of the hash table, or NOWHERE
     service: [num_links] SERVICE
@@ -106,6 +108,7 @@ class FlowState(NamedTuple):
 
     sharing: Sharing
     flows: NDArray[Any]
+    group_of: NDArray[np.int32]
     bill_offsets: IntArray
     bill_links: IntArray
     bill_coefficients: FloatArray

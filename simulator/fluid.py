@@ -8,6 +8,7 @@ is from one call to the next; it knows neither SimPy nor a cluster.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from simulator.meter import LinkMeter, fold, new_bins
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-_SOLVES_AT_ONCE = 512  # between two looks at progress and at Ctrl-C, which compiled code cannot see
+# Between two looks at progress and at Ctrl-C, which compiled code cannot see, so many solves at first, and twice as
+# many as before whenever they took less than this.
+_SOLVES_AT_ONCE = 512
+_SOON_S = 0.05
 
 
 @dataclass(slots=True)
@@ -48,7 +52,9 @@ class FluidNetwork:
 
     def __post_init__(self) -> None:
         self.capacity_bytes_per_s = np.array(self.capacity_bytes_per_s, np.float64)
-        self._state = new_state(self.capacity_bytes_per_s, FlowRows.none(), 1, self._watch_left)
+        self._state = new_state(
+            self.capacity_bytes_per_s, FlowRows.none(), 1, self._watch_left, metered=self.metered
+        )
         self._state.now["tolerance"] = self.tolerance
         if self.metered:
             bins, width_s = new_bins(len(self.capacity_bytes_per_s))
@@ -182,17 +188,20 @@ class FluidNetwork:
         With no horizon (`until_s` infinite) and no watch left to fire, returns once nothing can move any more.
         """
         now = self._state.now[0]
+        at_once = _SOLVES_AT_ONCE
         while until_s > self.now_s:
-            before = self.solves
-            run_flows(self._state, until_s, _SOLVES_AT_ONCE)
+            before, began_s = self.solves, perf_counter()
+            run_flows(self._state, until_s, at_once)
             if self.on_progress is not None:
                 self.on_progress(self.num_ended)
             fired = np.sort(self._state.fired[: now["num_fired"]]).tolist()
             now["num_fired"] = 0
             if fired:
                 return [int(watch) for watch in fired]
-            if self.solves - before < _SOLVES_AT_ONCE:
+            if self.solves - before < at_once:
                 break
+            if perf_counter() - began_s < _SOON_S:
+                at_once *= 2
         return []
 
     def _places(self, rows: FlowRows, ids: IntArray) -> IntArray:
@@ -210,9 +219,8 @@ class FluidNetwork:
         """Start anew, at this instant, with just these flows; what has passed links stays on record."""
         old = self._state
         settle_all(old)
-        state = new_state(
-            self.capacity_bytes_per_s, rows, 1 if old.now[0]["num_flows"] == 0 else 2, self._watch_left
-        )
+        spare = 1 if old.now[0]["num_flows"] == 0 else 2
+        state = new_state(self.capacity_bytes_per_s, rows, spare, self._watch_left, metered=self.metered)
         for name in ("now_s", "solves", "bin", "next_bin_s", "tolerance", "merged", "stale_bytes"):
             state.now[name] = old.now[name]
         state.service["saturated_s"] = old.service["saturated_s"]

@@ -86,7 +86,10 @@ def _window_s(state: FlowState, first_s: float) -> float:
     for place in range(link.row, link.row + link.num_held):
         group = state.sharing.held[place].group
         flow = state.flows[state.members[group].first]
-        end_s = first_s + (flow.target - service_at(state, group, first_s)) / state.sharing.level[least(state.ends)]
+        end_s = (
+            first_s
+            + (flow.target - service_at(state, group, first_s)) / state.sharing.level[least(state.ends)]
+        )
         if end_s < first_end_s:
             first_end_s = end_s
             began_s = flow.start_s
@@ -107,11 +110,11 @@ def _end_flows(state: FlowState, first_s: float) -> None:
         here = state.service[number]
         clock = here.clock + state.sharing.level[number] * (now_s - here.since_s)
         level = state.sharing.level[number]
-        latest = clock + 2.0 * level * (CLOCK_ROUNDING + FLOW_ROUNDING) * now_s
+        most_s = (CLOCK_ROUNDING + FLOW_ROUNDING) * now_s
         place = link.row
         while place < link.row + link.num_held:
             # a group without flows goes, and another takes its place
-            if state.sharing.held[place].end > latest:
+            if (state.sharing.held[place].end - clock) / level > most_s:
                 place += 1
             else:
                 place += _end_members(state, state.sharing.held[place].group, clock, level, first_s)
@@ -169,7 +172,7 @@ def finish(state: FlowState, number: int, end_s: float) -> None:
     now = state.now[0]
     meter_end(state, number)
     state.finish_s[state.flows[number].id] = end_s
-    state.flows[number].group = ENDED
+    state.group_of[number] = ENDED
     now.num_under_way -= 1
     now.num_unfinished -= 1
     now.entries_under_way -= state.bill_offsets[number + 1] - state.bill_offsets[number]
@@ -207,8 +210,9 @@ def _start_flows(state: FlowState) -> None:
                 link = state.bill_links[entry]
                 place = state.sharing.links[link].row + state.service[link].num_flows
                 state.flows_on[place] = number
-                state.charges_on[place] = state.bill_coefficients[entry]
+                state.charges_on[place] = state.bill_coefficients[entry] * flow.weight
                 state.service[link].num_flows += 1
+                state.service[link].num_then = 2 * state.service[link].num_flows
 
 
 @inlined

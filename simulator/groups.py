@@ -135,7 +135,7 @@ def join(state: FlowState, number: int, bytes_per_weight: float) -> None:
     group = _group_for(state, number)
     members = state.members[group]
     flow = state.flows[number]
-    flow.group = group
+    state.group_of[number] = group
     flow.target = service_at(state, group, state.now[0].now_s) + bytes_per_weight
     flow.child = NOWHERE
     flow.sibling = NOWHERE
@@ -169,7 +169,7 @@ def leave_first(state: FlowState, group: int) -> int:
     number = members.first
     members.first = without_first(state.flows, number)
     members.num_flows -= 1
-    state.flows[number].group = NOWHERE
+    state.group_of[number] = NOWHERE
     add_weight(state.sharing, group, -members.flow_weight)
     if members.num_flows == 0:
         end_group(state.sharing, group)
@@ -247,6 +247,6 @@ def _write_siblings(state: FlowState, number: int, service: float, num_leaving: 
         state.leaving[num_leaving] = number
         state.leaving_bytes[num_leaving] = max(0.0, state.flows[number].target - service)
         num_leaving += 1
-        state.flows[number].group = NOWHERE
+        state.group_of[number] = NOWHERE
         number = state.flows[number].sibling
     return num_leaving

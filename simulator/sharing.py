@@ -57,7 +57,10 @@ GROUP = np.dtype(
         ("path_end", np.uint32),
         ("plain", np.int32),  # whether all coefficients on its path are 1
         ("place", np.int32),  # in the row of groups that the link holds
-        ("mark", np.int32),  # UNFIXED while `fill` has no level for it yet, TO_REGROUP before it is formed anew
+        (
+            "mark",
+            np.int32,
+        ),  # UNFIXED while `fill` has no level for it yet, TO_REGROUP before it is formed anew
         ("unused", np.int32),
     ]
 )
@@ -88,6 +91,7 @@ SOLVE = np.dtype(
         ),  # whether a region's rates have grown by more than they may since this was last asked
         ("num_waiting", np.int64),  # links that wait to be poured
         ("num_poured", np.int64),  # links poured in this solve
+        ("filled", np.int64),  # solves in which it did, or that began by filling
         ("patience", np.int64),  # links that may be poured for each one touched, before pouring gives up
         ("work", np.int64),  # entries of paths walked, in all solves
         ("num_groups", np.int64),  # group numbers given out

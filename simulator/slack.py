@@ -2,9 +2,13 @@
 
 **Dominated links.** Link A dominates link B if every flow on B crosses A too and charges a larger share of A's
 capacity than of B's: b_Bf / C_B < b_Af / C_A. Then load_B / C_B < load_A / C_A <= 1 whatever the rates, and B is
-never full. The relation has no circles, so that the last link of a chain of dominators is not left out by it. It
-holds for all flows known; flows added later may end it. Once no flow is still to start, a slack link that is
-dominated as far as the flows under way go need not be looked at any more.
+never full. With equal shares, as an uplink that static routing gives to one NIC has, load_B / C_B <= load_A / C_A: B
+may be full, but only if A is, so that it takes nothing from what rates are possible, and the max-min fair ones are the
+same without it. Since B's meter would then miss that it was full, equal shares count only where nothing is metered. Of
+two links with the very same flows at equal shares the first dominates the other; so the relation has no circles, and
+the last link of a chain of dominators is not left out by it. It holds for all flows known; flows added later may
+end it. Once no flow is still to start, a slack link that is dominated as far as the flows under way go need not be
+looked at any more.
 
 **Slack links.** A link that is not full may be left out as long as its load stays below its capacity. If its load
 was x when it was last looked at, and its flows charge it at most b per byte, it is not full before the rates of flows
@@ -64,7 +68,7 @@ def mark_groups_over(state: FlowState, number: int, num_marked: int) -> int:
     """Add to those to take apart the groups of all flows that cross a link; return how many there are."""
     row = state.sharing.links[number].row
     for place in range(row, row + state.service[number].num_flows):
-        group = state.flows[state.flows_on[place]].group
+        group = state.group_of[state.flows_on[place]]
         if group >= 0:
             num_marked = mark_group(state, group, num_marked)
     return num_marked
@@ -123,11 +127,11 @@ def _hand_over_due(state: FlowState) -> None:
 def _is_full(state: FlowState, number: int) -> bool:
     """Return whether a slack link has too high a load; if not, set when it is due again."""
     service = state.service[number]
-    load = _load_now(state, number)
-    spare = state.sharing.links[number].capacity * _FULL - load
+    spare = state.sharing.links[number].capacity * _FULL - _load_now(state, number)
     if spare < 0.0:
         return True
-    if service.dearest == 0.0 or _is_dominated_now(state, number):
+    if service.num_flows == 0 or _is_dominated_now(state, number):
+        service.dearest = 0.0
         service.region = NOWHERE
         set_value(state.due, number, np.inf)
     elif service.region == NOWHERE:
@@ -142,26 +146,24 @@ def _is_full(state: FlowState, number: int) -> bool:
 
 @inlined
 def _load_now(state: FlowState, number: int) -> float:
-    """Return the load of a slack link; note its dearest flow, and the region of its flows."""
+    """Return the load of a slack link; note the region of its flows."""
     service = state.service[number]
     row = state.sharing.links[number].row
     state.now[0].looks += service.num_flows
     load = 0.0
-    service.dearest = 0.0
     region = NOWHERE
     in_one = True
     kept = row
     for place in range(row, row + service.num_flows):
         flow = state.flows_on[place]
-        group = state.flows[flow].group
+        group = state.group_of[flow]
         if group == ENDED:
             continue
-        coefficient = state.charges_on[place]
+        charge = state.charges_on[place]
         state.flows_on[kept] = flow
-        state.charges_on[kept] = coefficient
+        state.charges_on[kept] = charge
         kept += 1
-        service.dearest = max(service.dearest, coefficient)
-        load += coefficient * state.flows[flow].weight * level_of(state.sharing, group)
+        load += charge * level_of(state.sharing, group)
         if in_one:
             its_region = region_of(state.sharing, state.sharing.held_by[group])
             in_one = region in (NOWHERE, its_region)
@@ -173,12 +175,16 @@ def _load_now(state: FlowState, number: int) -> float:
 
 @inlined
 def _is_dominated_now(state: FlowState, number: int) -> bool:
-    """Return whether all flows under way on a link cross another that dominates it, and no flow is still to start."""
+    """Return whether all flows under way on a link cross another that dominates it, and no flow is still to start.
+
+    That is looked for anew only when half of the flows have gone since the last time.
+    """
     now = state.now[0]
     row = state.sharing.links[number].row
     num_flows = state.service[number].num_flows
-    if now.next_start < now.num_starts or num_flows == 0:
+    if now.next_start < now.num_starts or 2 * num_flows > state.service[number].num_then:
         return False
+    state.service[number].num_then = num_flows
     first = state.flows_on[row]
     for entry in range(state.bill_offsets[first], state.bill_offsets[first + 1]):
         dominator = state.bill_links[entry]
@@ -201,7 +207,13 @@ def _charges_more(state: FlowState, flow: int, dominator: int, number: int) -> b
             its_share = state.bill_coefficients[entry] / state.sharing.links[dominator].capacity
         elif state.bill_links[entry] == number:
             share = state.bill_coefficients[entry] / state.sharing.links[number].capacity
-    return its_share * _FULL > share
+    return its_share >= share if _ties_count(state) else its_share * _FULL > share
+
+
+@inlined
+def _ties_count(state: FlowState) -> bool:
+    """Return whether a link may be left out that is full only when another is: its meter would miss it."""
+    return not state.now[0].metered
 
 
 @called
@@ -317,6 +329,16 @@ def _keep_dominators(
         bit = np.uint64(1) << np.uint64(place)
         if service.dominators & bit:
             other = state.bill_links[start + place]
-            if crossed_by[other] == number and share[other] * _FULL > share[link]:
+            if crossed_by[other] == number and (
+                share[other] * _FULL > share[link]
+                or (share[other] == share[link] and _ties_count(state) and _comes_first(state, other, link))
+            ):
                 kept |= bit
     service.dominators = kept
+
+
+@inlined
+def _comes_first(state: FlowState, one: int, other: int) -> bool:
+    """Return whether a link that all flows on another cross has more flows than that, or as many and comes first."""
+    more = state.service[one].num_known - state.service[other].num_known
+    return more > 0 or (more == 0 and one < other)

@@ -28,6 +28,22 @@ def test_a_link_that_all_its_flows_cross_with_a_narrower_one_is_left_out():
     assert network.meter.saturated_s == pytest.approx([4.0, 0.0, 2.0], rel=1e-12)
 
 
+def test_of_links_that_are_as_narrow_one_is_enough_where_nothing_is_metered():
+    # Links 0 and 1 have the same flows: the first dominates the other, and not the other way round too. Link 2 has
+    # one of them. Two flows share 10 bytes/s, 5 each, until 2 s; the other's last 20 bytes have all of it.
+    network = FluidNetwork(np.array([10.0, 10.0, 10.0]), metered=False)
+    add_flows(network, bills_of([1, 0], [2, 1, 0]), [10.0, 30.0])
+    assert standing(network) == [BINDING, DOMINATED, DOMINATED]
+    network.advance(1.0)
+    # Flow 2 crosses link 1 alone, which link 0 no longer dominates: at 1 s flows 0 and 1 have 5 and 25 bytes left, and
+    # all get 10 / 3, so that flow 0 ends at 2.5 s. Then 20 and 15 bytes share 10 bytes/s: flow 2 ends at 5.5 s, and
+    # flow 1, with 5 bytes left, at 6 s.
+    add_flows(network, bills_of([1]), 20.0)
+    assert standing(network)[1] != DOMINATED
+    network.advance(np.inf)
+    assert network.finish_s == pytest.approx([2.5, 6.0, 5.5], rel=1e-12)
+
+
 def test_coefficients_count_for_which_link_is_narrower():
     # Link 1 is twice as wide, but each byte counts three times there: it fills first, and link 0 cannot.
     # 20 / 3 bytes/s.
@@ -138,4 +154,4 @@ def test_filling_gives_what_pouring_does(seed: int):
     for network in (pouring, filling):
         network.advance(np.inf)
     assert filling.finish_s == pytest.approx(pouring.finish_s, rel=1e-12)
-    assert filling._state.sharing.solve["work"][0] != pouring._state.sharing.solve["work"][0]
+    assert pouring._state.sharing.solve["filled"] < filling._state.sharing.solve["filled"]
