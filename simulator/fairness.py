@@ -32,13 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.compiled import called, compiled, inlined
-from simulator.sharing import (
+from simulator.holding import (
     CANCELLED,
-    NOWHERE,
-    SAME_LEVEL,
-    UNFIXED,
-    UNMARKED,
-    Sharing,
     add_to_path,
     add_weight,
     drop_empty,
@@ -47,10 +42,10 @@ from simulator.sharing import (
     is_doubtful,
     level_of,
     new_group,
-    new_sharing,
     touch,
     unhold,
 )
+from simulator.sharing import NOWHERE, SAME_LEVEL, UNFIXED, UNMARKED, Sharing, new_sharing
 from simulator.sweep import sweep
 from simulator.tournament import first_value, least, set_value, set_values
 

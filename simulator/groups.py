@@ -19,15 +19,8 @@ import numpy as np
 from simulator.compiled import called, inlined
 from simulator.flow_state import BINDING, SLACK, FlowState
 from simulator.heap import meld, without_first
-from simulator.sharing import (
-    NOWHERE,
-    TO_REGROUP,
-    add_to_path,
-    add_weight,
-    end_group,
-    forget_groups,
-    new_group,
-)
+from simulator.holding import add_to_path, add_weight, end_group, forget_groups, new_group
+from simulator.sharing import NOWHERE, TO_REGROUP
 from simulator.tournament import set_value
 
 

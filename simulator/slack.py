@@ -2,13 +2,13 @@
 
 **Dominated links.** Link A dominates link B if every flow on B crosses A too and charges a larger share of A's
 capacity than of B's: b_Bf / C_B < b_Af / C_A. Then load_B / C_B < load_A / C_A <= 1 whatever the rates, and B is
-never full. With equal shares, as an uplink that static routing gives to one NIC has, load_B / C_B <= load_A / C_A: B
-may be full, but only if A is, so that it takes nothing from what rates are possible, and the max-min fair ones are the
-same without it. Since B's meter would then miss that it was full, equal shares count only where nothing is metered. Of
-two links with the very same flows at equal shares the first dominates the other; so the relation has no circles, and
-the last link of a chain of dominators is not left out by it. It holds for all flows known; flows added later may
-end it. Once no flow is still to start, a slack link that is dominated as far as the flows under way go need not be
-looked at any more.
+never full. With equal shares, as an uplink that static routing gives to one NIC has, load_B / C_B <= load_A / C_A:
+B may be full, but only if A is, so that it takes nothing from what rates are possible, and the max-min fair ones
+are the same without it. Since B's meter would then miss that it was full, equal shares count only where nothing is
+metered. Of two links with the very same flows at equal shares the first dominates the other; so the relation has no
+circles, and the last link of a chain of dominators is not left out by it. It holds for all flows known; flows added
+later may end it. Once no flow is still to start, a slack link that is dominated as far as the flows under way go
+need not be looked at any more.
 
 **Slack links.** A link that is not full may be left out as long as its load stays below its capacity. If its load
 was x when it was last looked at, and its flows charge it at most b per byte, it is not full before the rates of flows
@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from simulator.compiled import called, compiled, inlined
 from simulator.flow_state import BINDING, DOMINATED, ENDED, SLACK, FlowState
 from simulator.groups import form_anew, mark_group
-from simulator.sharing import NOWHERE, drop_empty, level_of, region_of, unite
+from simulator.holding import drop_empty, level_of, region_of, unite
+from simulator.sharing import NOWHERE
 from simulator.tournament import least, least_value, set_value
 
 IntArray = NDArray[np.int64]

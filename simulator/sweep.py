@@ -19,15 +19,8 @@ takes too long, and leaves what it has done to `simulator.fairness.fill`, which 
 import numpy as np
 
 from simulator.compiled import inlined
-from simulator.sharing import (
+from simulator.holding import (
     CANCELLED,
-    HOLDS_NOTHING,
-    IN_LINE,
-    NO_LINK,
-    NOWHERE,
-    SAME_LEVEL,
-    WALK,
-    Sharing,
     coefficient_at,
     grow,
     hold,
@@ -37,6 +30,7 @@ from simulator.sharing import (
     touch,
     unhold,
 )
+from simulator.sharing import HOLDS_NOTHING, IN_LINE, NO_LINK, NOWHERE, SAME_LEVEL, WALK, Sharing
 
 # However few links are touched, pouring goes on as if there were so many more.
 _AT_LEAST = 40

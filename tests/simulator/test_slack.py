@@ -35,9 +35,9 @@ def test_of_links_that_are_as_narrow_one_is_enough_where_nothing_is_metered():
     add_flows(network, bills_of([1, 0], [2, 1, 0]), [10.0, 30.0])
     assert standing(network) == [BINDING, DOMINATED, DOMINATED]
     network.advance(1.0)
-    # Flow 2 crosses link 1 alone, which link 0 no longer dominates: at 1 s flows 0 and 1 have 5 and 25 bytes left, and
-    # all get 10 / 3, so that flow 0 ends at 2.5 s. Then 20 and 15 bytes share 10 bytes/s: flow 2 ends at 5.5 s, and
-    # flow 1, with 5 bytes left, at 6 s.
+    # Flow 2 crosses link 1 alone, which link 0 no longer dominates: at 1 s flows 0 and 1 have 5 and 25 bytes left,
+    # and all get 10 / 3, so that flow 0 ends at 2.5 s. Then 20 and 15 bytes share 10 bytes/s: flow 2 ends at 5.5 s,
+    # and flow 1, with 5 bytes left, at 6 s.
     add_flows(network, bills_of([1]), 20.0)
     assert standing(network)[1] != DOMINATED
     network.advance(np.inf)
