@@ -1,8 +1,9 @@
 """The cables of a cluster graph as arrays, and which of them may share one link of the fluid network."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from topologies.schema import ClusterGraph
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+Texts = NDArray[np.object_]  # of str: names are shared with the graph, and may be millions
 
-_UPWARD: Final = {("leaf", "spine"): 1, ("spine", "leaf"): -1}
+_LAYERS: Final = {"leaf": 0, "spine": 1, "core": 2}  # of trees, upwards
+_NO_LAYER: Final = -9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,82 +38,156 @@ class Cables:
     source, target: vertex names; key: number among parallel cables; kind, profile: as the graph has them
     capacity_bytes_per_s: datasheet; effective_bytes_per_s: times the profile's efficiency
     plane, node: -1 where a cable belongs to none
-    upward: 1 from a leaf switch to a spine, -1 back, 0 for all other cables
+    upward: in a tree 1 from a leaf to a spine, 2 from a spine to a core, -1 and -2 back; 0 for all other cables
+    pod: of the lower switch of a cable of a tree of three layers, else -1
     """
 
-    source: NDArray[np.str_]
-    target: NDArray[np.str_]
+    source: Texts
+    target: Texts
     key: IntArray
-    kind: NDArray[np.str_]
-    profile: NDArray[np.str_]
+    kind: Texts
+    profile: Texts
     capacity_bytes_per_s: FloatArray
     effective_bytes_per_s: FloatArray
     plane: IntArray
     node: IntArray
     upward: IntArray
+    pod: IntArray
 
     @classmethod
     def of_graph(cls, graph: ClusterGraph, costs: Mapping[str, LinkCosts]) -> "Cables":
         """Return the cables of a graph that keeps the vocabulary of `topologies.schema`."""
+        number = {vertex: place for place, vertex in enumerate(graph)}
         edges = list(graph.edges(keys=True, data=True))
-        vertices = [(graph.nodes[source], graph.nodes[target]) for source, target, _, _ in edges]
-        profile = [data["profile"] for *_, data in edges]
+        source = np.fromiter((number[source] for source, *_ in edges), np.int64, len(edges))
+        target = np.fromiter((number[target] for _, target, *_ in edges), np.int64, len(edges))
+        names = _texts(graph)
+        profile = _texts(data["profile"] for *_, data in edges)
         capacity = np.array([data["capacity_bytes_per_s"] for *_, data in edges], np.float64)
         efficiency = np.array([costs[name].efficiency for name in profile])
+        plane, node, group = (_of_vertices(graph, name) for name in ("plane", "node", "group"))
+        layers = (_LAYERS.get(data.get("layer", ""), _NO_LAYER) for data in graph.nodes.values())
+        layer = np.fromiter(layers, np.int64, len(number))
+        rise = layer[target] - layer[source]
+        upward = np.where(np.abs(rise) == 1, rise * np.maximum(layer[source], layer[target]), 0)
+        lower = np.where(upward > 0, source, target)
         return cls(
-            source=np.array([source for source, *_ in edges]),
-            target=np.array([target for _, target, *_ in edges]),
+            source=names[source],
+            target=names[target],
             key=np.array([key for *_, key, _ in edges], np.int64),
-            kind=np.array([data["kind"] for *_, data in edges]),
-            profile=np.array(profile),
+            kind=_texts(data["kind"] for *_, data in edges),
+            profile=profile,
             capacity_bytes_per_s=capacity,
             effective_bytes_per_s=capacity * efficiency,
-            plane=np.array([max(a.get("plane", -1), b.get("plane", -1)) for a, b in vertices], np.int64),
-            node=np.array([max(a.get("node", -1), b.get("node", -1)) for a, b in vertices], np.int64),
-            upward=np.array(
-                [_UPWARD.get((a.get("layer", ""), b.get("layer", "")), 0) for a, b in vertices], np.int64
-            ),
+            plane=np.maximum(plane[source], plane[target]),
+            node=np.maximum(node[source], node[target]),
+            upward=upward,
+            pod=np.where(upward == 0, -1, group[lower]),
         )
 
     def __len__(self) -> int:
         return len(self.kind)
 
 
+def _texts(values: Any) -> Texts:
+    """Return texts as an array of references."""
+    texts = list(values)
+    array = np.empty(len(texts), np.object_)
+    array[:] = texts
+    return array
+
+
+def _of_vertices(graph: ClusterGraph, name: str) -> IntArray:
+    """Return an attribute of all vertices, -1 where they have none: [num_vertices]."""
+    return np.fromiter((data.get(name, -1) for data in graph.nodes.values()), np.int64, len(graph))
+
+
 def bundle_cables(cables: Cables) -> IntArray:
     """Return the link of each cable [num_cables] when cables that carry equal load share one.
 
-    For adaptive routing only, under which parallel cables always carry equal load. If, in a plane, every leaf
-    has the same number of cables to every spine, all of the same capacity, then all spines lie on equally many
-    shortest paths between any two leaves: a flow between them charges every cable up from the one, and every
-    cable down to the other, alike. All cables up from a leaf then are one link of their summed capacity, and
-    all cables down to it another: the link fills at the same instant as each of its cables would, so that
-    rates are the same.
+    For adaptive routing only, under which parallel cables always carry equal load. In a regular plane (see
+    `_is_regular`) all shortest paths between two leaves are alike, so that a flow charges every cable up from
+    its first leaf, and every cable down to its last, alike; and if it changes pods, every cable from its first
+    pod up to the cores, and down to its last pod. All cables that are alike so are one link of their summed
+    capacity: it fills at the same instant as each of them would, so that rates are the same.
     """
-    regular = {int(plane): _is_regular(cables, int(plane)) for plane in np.unique(cables.plane)}
+    regular = {plane: _is_regular(cables, plane) for plane in np.unique(cables.plane).tolist()}
     link: dict[tuple[object, ...], int] = {}
     link_of_cable = np.empty(len(cables), np.int64)
-    for cable in range(len(cables)):
-        source, target, upward = (
-            str(cables.source[cable]),
-            str(cables.target[cable]),
-            int(cables.upward[cable]),
-        )
+    rows = zip(
+        cables.source.tolist(),
+        cables.target.tolist(),
+        cables.upward.tolist(),
+        cables.plane.tolist(),
+        strict=True,
+    )
+    for cable, (source, target, upward, plane) in enumerate(rows):
         if upward == 0:
             bundle: tuple[object, ...] = (cable,)
-        elif regular[int(cables.plane[cable])]:
+        elif not regular[plane]:
+            bundle = (source, target, float(cables.effective_bytes_per_s[cable]))
+        elif abs(upward) == 1:
             bundle = (upward, source if upward > 0 else target)
         else:
-            bundle = (source, target, float(cables.effective_bytes_per_s[cable]))
+            bundle = (upward, plane, int(cables.pod[cable]))
         link_of_cable[cable] = link.setdefault(bundle, len(link))
     return link_of_cable
 
 
 def _is_regular(cables: Cables, plane: int) -> bool:
-    """Return whether each leaf of a plane has equally many cables to each spine, all of one capacity."""
+    """Return whether all cables of one layer and plane carry equal load under adaptive routing.
+
+    They do if all have one capacity, each leaf has equally many cables to each spine of its pod (a tree of two layers
+    is one pod), and, in three layers, spines fall into classes that share no core: every spine of a class has equally
+    many cables to every core of the class, all classes have equally many cores, and all pods equally many spines of
+    each class. Then as many shortest paths cross each cable as any other of its layer, between whichever leaves.
+    """
     up = np.flatnonzero((cables.upward > 0) & (cables.plane == plane))
     if not len(up):
         return True
-    pairs, counts = np.unique(np.stack([cables.source[up], cables.target[up]]), axis=1, return_counts=True)
-    complete = pairs.shape[1] == len(np.unique(pairs[0])) * len(np.unique(pairs[1]))
-    alike = len(np.unique(counts)) == 1 and len(np.unique(cables.effective_bytes_per_s[up])) == 1
-    return bool(complete and alike)
+    if len(np.unique(cables.effective_bytes_per_s[up])) > 1:
+        return False
+    low, high = up[cables.upward[up] == 1], up[cables.upward[up] == 2]
+    pairs_of_pod: defaultdict[int, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for pod, source, target in zip(cables.pod[low], cables.source[low], cables.target[low], strict=True):
+        pairs_of_pod[int(pod)][source, target] += 1
+    if not all(_is_complete(pairs) for pairs in pairs_of_pod.values()):
+        return False
+    return not len(high) or _are_classes_alike(cables, high, pairs_of_pod)
+
+
+def _is_complete(pairs: Counter[tuple[str, str]]) -> bool:
+    """Return whether every first of the pairs meets every second equally often."""
+    firsts, seconds = {first for first, _ in pairs}, {second for _, second in pairs}
+    return len(pairs) == len(firsts) * len(seconds) and len(set(pairs.values())) == 1
+
+
+def _are_classes_alike(
+    cables: Cables, high: IntArray, pairs_of_pod: Mapping[int, Counter[tuple[str, str]]]
+) -> bool:
+    """Return whether the cables between spines and cores carry equal load: see `_is_regular`."""
+    cores_of: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    pod_of: dict[str, int] = {}
+    for pod, source, target in zip(cables.pod[high], cables.source[high], cables.target[high], strict=True):
+        cores_of[source][target] += 1
+        pod_of[source] = int(pod)
+    classes: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+    for spine, cores in cores_of.items():
+        classes[frozenset(cores)].append(spine)
+    spines_of_pod = {pod: {spine for _, spine in pairs} for pod, pairs in pairs_of_pod.items()}
+    per_pod = {(number, pod): 0 for number in range(len(classes)) for pod in spines_of_pod}
+    for number, spines in enumerate(classes.values()):
+        for spine in spines:
+            if (number, pod_of[spine]) not in per_pod:
+                return False
+            per_pod[number, pod_of[spine]] += 1
+    all_cores = [core for cores in classes for core in cores]
+    counts = {count for cores in cores_of.values() for count in cores.values()}
+    per_leaf = {next(iter(pairs.values())) for pairs in pairs_of_pod.values()}
+    return (
+        len(counts) == len(per_leaf) == 1
+        and len(all_cores) == len(set(all_cores))  # classes share no core
+        and len({len(cores) for cores in classes}) == 1
+        and len(set(per_pod.values())) == 1
+        and all(spines <= cores_of.keys() for spines in spines_of_pod.values())
+    )

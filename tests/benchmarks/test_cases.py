@@ -49,7 +49,7 @@ def graph_sharing(num_nodes, policy, **topology):
     transfers = Transfers.point_to_point(source, destination, np.ones(len(source)))
     no_backlog = np.zeros(compiled.num_links)
     bills, _ = compiled.bills(transfers, layout.endpoint_of_rank, np.arange(len(source)), lambda: no_backlog)
-    kept = ~np.char.startswith(compiled.cables.kind[bills.links], "pcie")
+    kept = ~np.char.startswith(compiled.cables.kind[bills.links].astype(str), "pcie")
     offsets = np.concatenate([[0], np.cumsum(kept)])[bills.offsets]
     return sharing(compiled.capacity_bytes_per_s, offsets, bills.links[kept])
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simulator.routing import POLICIES, Fabric, Request
+from simulator.routing import ONE_GLOBAL_CABLE, POLICIES, Fabric, Request
 
 
 def two_layer(num_leaves: int, cables: list[int]) -> Fabric:
@@ -121,3 +121,125 @@ def test_no_path_is_known_as_such():
     assert fabric.hops(0, 1) == 1
     assert fabric.hops(0, 2) is None
     assert fabric.num_paths(0, 2) == 0
+
+
+def dragonfly(routers_per_group: int, num_groups: int) -> Fabric:
+    """Groups of fully meshed routers; one cable between any two groups, dealt out to the routers of each in turn."""
+    rows: list[list[tuple[int, int]]] = [[] for _ in range(routers_per_group * num_groups)]
+    number = 0
+
+    def join(one: int, other: int) -> None:
+        nonlocal number
+        rows[one].append((number, other))
+        rows[other].append((number + 1, one))
+        number += 2
+
+    for group in range(num_groups):
+        first = group * routers_per_group
+        for one in range(routers_per_group):
+            for other in range(one):
+                join(first + one, first + other)
+    used = [0] * num_groups
+    for one in range(num_groups):
+        for other in range(one):
+            ends = []
+            for group in (one, other):
+                ends.append(group * routers_per_group + used[group] % routers_per_group)
+                used[group] += 1
+            join(*ends)
+    for row in rows:
+        row.sort(key=lambda pair: (pair[1], pair[0]))
+    groups = [router // routers_per_group for router in range(len(rows))]
+    return Fabric(rows, groups, ONE_GLOBAL_CABLE)
+
+
+def between_groups(fabric: Fabric, found: list[tuple[int, float]]) -> int:
+    """Return how many cables of a path join two groups."""
+    ends = cable_ends(fabric)
+    return sum(fabric.group_of[ends[cable][0]] != fabric.group_of[ends[cable][1]] for cable, _ in found)
+
+
+def places(fabric: Fabric, source: int, found: list[tuple[int, float]]) -> list[int]:
+    """Return the switches that a path leads over; each cable must begin where the one before ended."""
+    ends, visited = cable_ends(fabric), [source]
+    for cable, share in found:
+        assert share == 1.0
+        assert ends[cable][0] == visited[-1]
+        visited.append(ends[cable][1])
+    return visited
+
+
+@pytest.mark.parametrize(("routers", "groups"), [(2, 3), (4, 9), (3, 4)])
+def test_minimal_crosses_one_global_cable_and_valiant_two(routers: int, groups: int):
+    fabric = dragonfly(routers, groups)
+    for source in range(0, routers * groups, 2):
+        for target in range(routers * groups):
+            if source == target:
+                continue
+            for flow in range(4):
+                apart = fabric.group_of[source] != fabric.group_of[target]
+                direct = route(fabric, "minimal", source, target, flow=flow)
+                # local, global, local; within a group a single cable
+                assert places(fabric, source, direct)[-1] == target
+                assert between_groups(fabric, direct) == apart
+                assert len(direct) <= (3 if apart else 1)
+                around = route(fabric, "valiant", source, target, flow=flow)
+                visited = places(fabric, source, around)
+                assert visited[-1] == target
+                assert between_groups(fabric, around) == 2 * apart
+                third = {fabric.group_of[switch] for switch in visited}
+                assert len(third) == (3 if apart else 1)
+
+
+def test_valiant_draws_every_third_group_about_equally_often():
+    # Of 9 groups 7 are left for a flow between two: 700 flows give each 100, to within 5 standard deviations of
+    # sqrt(700 x 1/7 x 6/7) = 9.3.
+    fabric = dragonfly(4, 9)
+    drawn = Counter()
+    for flow in range(700):
+        visited = places(fabric, 0, route(fabric, "valiant", 0, 35, flow=flow))
+        drawn.update({fabric.group_of[switch] for switch in visited} - {0, 8})
+    assert set(drawn) == set(range(1, 8))
+    assert all(abs(count - 100) < 47 for count in drawn.values())
+
+
+def test_valiant_without_groups_leads_over_every_other_switch():
+    # A full mesh of 5 routers: each of the 3 others serves as the place between 0 and 4.
+    rows = [[(5 * one + other, other) for other in range(5) if other != one] for one in range(5)]
+    fabric = Fabric(rows)
+    over = {places(fabric, 0, route(fabric, "valiant", 0, 4, flow=flow))[1] for flow in range(40)}
+    assert over == {1, 2, 3}
+    assert [len(route(fabric, "minimal", 0, 4, flow=flow)) for flow in range(5)] == [1] * 5
+
+
+def test_where_nothing_lies_between_valiant_is_minimal():
+    rows = [[(0, 1)], [(1, 0)]]
+    assert route(Fabric(rows), "valiant", 0, 1) == [(0, 1.0)]
+    assert route(Fabric(rows, [0, 1], ONE_GLOBAL_CABLE), "valiant", 0, 1) == [(0, 1.0)]
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "ecmp", "least-loaded", "static"])
+def test_no_policy_uses_a_dead_cable(policy: str):
+    # Leaves 0 and 1, spines 2 to 5. Without the cable from leaf 0 to spine 3, three of four paths are left.
+    fabric = two_layer(2, [1, 1, 1, 1])
+    ends = cable_ends(fabric)
+    dead = next(cable for cable, pair in ends.items() if pair == (0, 3))
+    left = fabric.without(frozenset({dead}))
+    assert (fabric.num_paths(0, 1), left.num_paths(0, 1), left.num_paths(1, 0)) == (4, 3, 4)
+    for flow in range(12):
+        found = route(left, policy, 0, 1, destination=flow, flow=flow, backlog=np.zeros(num_cables(fabric)))
+        assert dead not in {cable for cable, _ in found}
+        shares = [share for cable, share in found if ends[cable][0] == 0]
+        assert shares == pytest.approx([1 / 3] * 3 if policy == "adaptive" else [1.0])
+    cut_off = left.without(frozenset(cable for cable, pair in ends.items() if pair[0] == 0))
+    assert cut_off.hops(0, 1) is None
+    assert cut_off.num_paths(0, 1) == 0
+
+
+def test_equal_cost_paths_are_counted_as_by_hand_where_cables_differ_in_length():
+    # From 0 to 3 in another group, whose cables have length 3: 0 - 1 - 3 and 0 - 2 - 3 are 1 + 3, and there is no
+    # cable 0 - 3; two parallel cables 1 - 3 make it three paths.
+    rows = [[(0, 1), (1, 2)], [(2, 3), (3, 3)], [(4, 3)], []]
+    fabric = Fabric(rows, [0, 0, 0, 1], ONE_GLOBAL_CABLE)
+    assert (fabric.hops(0, 3), fabric.num_paths(0, 3)) == (4, 3)
+    assert fabric.next_cables(0, 3) == [(0, 1), (1, 2)]
