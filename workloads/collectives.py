@@ -52,6 +52,12 @@ class CollectiveSpec(Spec):
         description="ranks that take part, in the order in which rings and groups are formed: `all`, or a list of "
         "at least 2 rank numbers (default all)",
     )
+    stride: int = Field(
+        default=1,
+        ge=1,
+        description="takes ranks that many places apart as neighbours: 8 on nodes of eight GPUs puts GPU 0 of all "
+        "nodes first, then GPU 1, and so on, so that groups lie across nodes; it divides the ranks (default 1)",
+    )
     group_size: int | None = Field(
         default=None,
         ge=2,
@@ -76,6 +82,9 @@ class CollectiveSpec(Spec):
         if times > 1:
             msg = f"rank {repeated} is listed more than once; a rank takes part once"
             raise FieldError("ranks", msg)
+        if len(ranks) % self.stride:
+            msg = f"{len(ranks)} ranks do not split into rows of {self.stride}; it must divide {len(ranks)}"
+            raise FieldError("stride", msg)
         group_size = self.group_size or len(ranks)
         if len(ranks) % group_size:
             msg = f"{len(ranks)} ranks do not split into groups of {group_size}; it must divide {len(ranks)}"
@@ -91,7 +100,7 @@ class CollectiveSpec(Spec):
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> "CollectiveStep":  # noqa: ARG002
         """Return the step; nothing is drawn from `rng`."""
         ranks = self._ranks(setting.num_ranks)
-        groups = np.array(ranks, np.int64).reshape(-1, self.group_size or len(ranks))
+        groups = self._in_order(setting.num_ranks).reshape(-1, self.group_size or len(ranks))
         if self.operation == "all-to-all":
             transfers = all_to_all_transfers(groups, layout, self.size)
         else:
@@ -105,6 +114,11 @@ class CollectiveSpec(Spec):
 
     def _ranks(self, num_ranks: int) -> tuple[int, ...]:
         return tuple(range(num_ranks)) if self.ranks == "all" else self.ranks
+
+    def _in_order(self, num_ranks: int) -> IntArray:
+        """Return the ranks in the order in which groups are formed: every stride-th from the first, the second, ..."""
+        ranks: IntArray = np.array(self._ranks(num_ranks), np.int64).reshape(-1, self.stride).T.ravel()
+        return ranks
 
 
 @dataclass(frozen=True, slots=True)

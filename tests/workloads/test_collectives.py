@@ -221,3 +221,18 @@ def test_what_does_not_fit_is_named(fields, num_ranks, field, message):
 def test_values_out_of_range_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         spec(**fields)
+
+
+def test_a_stride_puts_groups_across_nodes():
+    # 4 nodes of 2 GPUs, every second rank a neighbour: 0, 2, 4, 6, then 1, 3, 5, 7. Groups of 4 are the GPUs of one
+    # index, so that each ring goes from node to node and sends 3/4 of 64 MB a hop.
+    transfers = build(4, 2, operation="all-gather", stride=2, group_size=4).graph.collectives[0].transfers
+    hops = list(zip(transfers.source_rank.tolist(), transfers.destination_ranks.tolist(), strict=True))
+    assert hops == [(0, 2), (2, 4), (4, 6), (6, 0), (1, 3), (3, 5), (5, 7), (7, 1)]
+    assert transfers.size_bytes == pytest.approx([48e6] * 8, rel=1e-15)
+
+
+def test_a_stride_divides_the_ranks():
+    with pytest.raises(FieldError, match="16 ranks do not split into rows of 3") as caught:
+        spec(stride=3).check(setting(16))
+    assert caught.value.field == "stride"
