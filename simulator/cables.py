@@ -1,9 +1,9 @@
 """The cables of a cluster graph as arrays, and which of them may share one link of the fluid network."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,25 +57,24 @@ class Cables:
     @classmethod
     def of_graph(cls, graph: ClusterGraph, costs: Mapping[str, LinkCosts]) -> "Cables":
         """Return the cables of a graph that keeps the vocabulary of `topologies.schema`."""
-        number = {vertex: place for place, vertex in enumerate(graph)}
-        edges = list(graph.edges(keys=True, data=True))
-        source = np.fromiter((number[source] for source, *_ in edges), np.int64, len(edges))
-        target = np.fromiter((number[target] for _, target, *_ in edges), np.int64, len(edges))
+        source, target = cable_ends(graph)
+        between = [keys for _, targets in graph.adjacency() for keys in targets.values()]  # parallel cables
+        data = [data for keys in between for data in keys.values()]
         names = _texts(graph)
-        profile = _texts(data["profile"] for *_, data in edges)
-        capacity = np.array([data["capacity_bytes_per_s"] for *_, data in edges], np.float64)
-        efficiency = np.array([costs[name].efficiency for name in profile])
+        profile = _texts([edge["profile"] for edge in data])
+        capacity = np.array([edge["capacity_bytes_per_s"] for edge in data], np.float64)
+        efficiency = np.array([costs[name].efficiency for name in profile.tolist()])
         plane, node, group = (_of_vertices(graph, name) for name in ("plane", "node", "group"))
-        layers = (_LAYERS.get(data.get("layer", ""), _NO_LAYER) for data in graph.nodes.values())
-        layer = np.fromiter(layers, np.int64, len(number))
+        layers = [_LAYERS.get(vertex.get("layer", ""), _NO_LAYER) for _, vertex in graph.nodes(data=True)]
+        layer = np.array(layers, np.int64)
         rise = layer[target] - layer[source]
         upward = np.where(np.abs(rise) == 1, rise * np.maximum(layer[source], layer[target]), 0)
         lower = np.where(upward > 0, source, target)
         return cls(
             source=names[source],
             target=names[target],
-            key=np.array([key for *_, key, _ in edges], np.int64),
-            kind=_texts(data["kind"] for *_, data in edges),
+            key=np.array([key for keys in between for key in keys], np.int64),
+            kind=_texts([edge["kind"] for edge in data]),
             profile=profile,
             capacity_bytes_per_s=capacity,
             effective_bytes_per_s=capacity * efficiency,
@@ -89,7 +88,7 @@ class Cables:
         return len(self.kind)
 
 
-def _texts(values: Any) -> Texts:
+def _texts(values: Iterable[str]) -> Texts:
     """Return texts as an array of references."""
     texts = list(values)
     array = np.empty(len(texts), np.object_)
@@ -99,7 +98,16 @@ def _texts(values: Any) -> Texts:
 
 def _of_vertices(graph: ClusterGraph, name: str) -> IntArray:
     """Return an attribute of all vertices, -1 where they have none: [num_vertices]."""
-    return np.fromiter((data.get(name, -1) for data in graph.nodes.values()), np.int64, len(graph))
+    return np.array([data.get(name, -1) for _, data in graph.nodes(data=True)], np.int64)
+
+
+def cable_ends(graph: ClusterGraph) -> tuple[IntArray, IntArray]:
+    """Return the source and the target of each directed edge, by place of the vertex: [num_cables] each."""
+    place = {vertex: number for number, vertex in enumerate(graph)}
+    adjacency = list(graph.adjacency())
+    cables_from = [sum(map(len, targets.values())) for _, targets in adjacency]
+    target = [place[target] for _, targets in adjacency for target, keys in targets.items() for _ in keys]
+    return np.repeat(np.arange(len(place)), cables_from), np.array(target, np.int64)
 
 
 def bundle_cables(cables: Cables) -> IntArray:
@@ -112,25 +120,19 @@ def bundle_cables(cables: Cables) -> IntArray:
     capacity: it fills at the same instant as each of them would, so that rates are the same.
     """
     regular = {plane: _is_regular(cables, plane) for plane in np.unique(cables.plane).tolist()}
-    link: dict[tuple[object, ...], int] = {}
-    link_of_cable = np.empty(len(cables), np.int64)
-    rows = zip(
-        cables.source.tolist(),
-        cables.target.tolist(),
-        cables.upward.tolist(),
-        cables.plane.tolist(),
-        strict=True,
-    )
-    for cable, (source, target, upward, plane) in enumerate(rows):
-        if upward == 0:
-            bundle: tuple[object, ...] = (cable,)
-        elif not regular[plane]:
-            bundle = (source, target, float(cables.effective_bytes_per_s[cable]))
+    first_of: dict[tuple[object, ...], int] = {}
+    first = np.arange(len(cables))  # the first cable of the bundle
+    for cable in np.flatnonzero(cables.upward).tolist():
+        source, target, plane = cables.source[cable], cables.target[cable], int(cables.plane[cable])
+        upward = int(cables.upward[cable])
+        if not regular[plane]:
+            bundle: tuple[object, ...] = (source, target, float(cables.effective_bytes_per_s[cable]))
         elif abs(upward) == 1:
             bundle = (upward, source if upward > 0 else target)
         else:
             bundle = (upward, plane, int(cables.pod[cable]))
-        link_of_cable[cable] = link.setdefault(bundle, len(link))
+        first[cable] = first_of.setdefault(bundle, cable)
+    link_of_cable: IntArray = np.unique(first, return_inverse=True)[1]
     return link_of_cable
 
 

@@ -78,6 +78,57 @@ def run(
 
 
 @app.command()
+def topology(
+    scenario: Annotated[
+        Path,
+        typer.Argument(metavar="SCENARIO-OR-SPEC", help="A scenario, or a file of only name and cluster."),
+    ],
+    *,
+    overrides: Overrides = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the network: .png or .svg.")] = None,
+    graphml: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the cluster's graph: .graphml or .json.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count a network's parts, what they cost, its diameter and its bisection; draw it, or write its graph."""
+    import json
+
+    from simulator.scenario import load_network
+    from simulator.survey import survey
+
+    _check_suffix("--plot", plot, (".png", ".svg"))
+    _check_suffix("--graphml", graphml, (".graphml", ".json"))
+    loaded = load_network(scenario, overrides or [])
+    found = survey(loaded)
+    if graphml is not None:
+        from simulator.survey import graph_to_write
+        from topologies.graph_file import write_graph
+
+        graph = graph_to_write(loaded, found.counts)
+        with _writing(graphml):
+            write_graph(graph, graphml)
+    if plot is not None:
+        from simulator.drawing import draw_network
+        from simulator.plots import save_figure
+
+        figure = draw_network(loaded, found)
+        with _writing(plot):
+            save_figure(figure, plot)
+    if as_json:
+        typer.echo(json.dumps(found.figures()))
+    else:
+        from rich.console import Console
+
+        from simulator.report_topology import print_survey
+
+        print_survey(found, Console())
+    for path in (plot, graphml):
+        if path is not None:
+            typer.echo(f"Wrote {path}", err=True)
+
+
+@app.command()
 def check(
     scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.")],
     *,
@@ -144,6 +195,24 @@ def model(
         from simulator.report import print_model
 
         print_model(name, summary, Console())
+
+
+def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Raise InputError unless the file that an option names has a suffix that tells the format."""
+    if path is not None and path.suffix not in suffixes:
+        message = f"{option} writes {' or '.join(suffixes)}; give the file such an ending"
+        raise InputError(str(path), None, None, message)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong when a file is written into an InputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(str(path), None, None, f"cannot write there: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(str(path), None, None, str(error)) from error
 
 
 @contextmanager

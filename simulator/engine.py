@@ -17,8 +17,10 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from simulator.fault_clock import NO_FAULTS, Death, Faults, kernel_end_s
 from simulator.meter import LinkMeter
 from simulator.network import Network
+from simulator.rerouting import FaultError, Rerouting
 from simulator.reuse import ReusingNetwork
 from simulator.rows import csr_offsets, csr_select
 from workloads.tasks import Stream, Task, TaskGraph, TaskTimes, Transfers
@@ -40,6 +42,8 @@ class Recording:
     move, after the latency; meter: by link of the network; solves: how often rates were solved
     collectives_solved, collectives_reused: of those that moved bytes, how many were solved, at least in part, and how
     many took the solution of one before in all of it
+    reuse: whether repeats may take the solution of one before, and if not, why
+    flows_rerouted: how often a flow under way, or to start, took another route because of a fault
     """
 
     times: TaskTimes
@@ -49,6 +53,8 @@ class Recording:
     solves: int
     collectives_solved: int
     collectives_reused: int
+    reuse: str
+    flows_rerouted: int
 
 
 def execute(
@@ -58,16 +64,24 @@ def execute(
     progress: Callable[[float], None] | None = None,
     *,
     reuse: bool = True,
+    faults: Faults = NO_FAULTS,
 ) -> Recording:
     """Run a task graph on a network and return what happened.
 
     endpoint_of_rank: [num_ranks] the GPU of each rank; progress: called now and then with the share of transfers
     that have ended; reuse: whether a collective that repeats takes the solution of the one before, unless routes
     depend on load: ties between routes are decided by the last bit of what others have left, which only the same
-    arithmetic gives. Raises StalledError, naming tasks, when tasks wait for each other in a circle or for flows that
-    have no capacity.
+    arithmetic gives, and unless cables have faults; faults: what goes wrong (`simulator.rerouting` says what flows do
+    then). What is faulty from an instant on is so for all that starts at that instant. Raises StalledError, naming
+    tasks, when tasks wait for each other in a circle or for flows that have no capacity; FaultError when faults leave
+    flows no way, or a GPU dies that has work left.
     """
-    return _Execution(graph, network, endpoint_of_rank, progress, reuse and not network.routes_by_load).run()
+    why_not = "" if reuse else "not asked for"
+    if faults.cable_faults:
+        why_not = "cables have faults"
+    elif network.routes_by_load:
+        why_not = "routes depend on load"
+    return _Execution(graph, network, endpoint_of_rank, progress, why_not, faults).run()
 
 
 class _CollectiveRun:
@@ -120,7 +134,7 @@ class _CollectiveRun:
         """Have transfers routed and started before bytes move on; they wait for `begin_s` in the network."""
         self._ready.append(transfers)
 
-    def start_ready(self, fluid: ReusingNetwork, network: Network, endpoint_of_rank: IntArray) -> None:
+    def start_ready(self, fluid: ReusingNetwork, rerouting: Rerouting, endpoint_of_rank: IntArray) -> None:
         """Start all transfers that have become ready, as flows of the fluid network, in the collective's order.
 
         Hence repeats are equal flow by flow, in whatever order ranks have joined.
@@ -128,10 +142,10 @@ class _CollectiveRun:
         ready = np.sort(np.concatenate(self._ready))
         self._ready = []
         transfers = self.transfers.select(ready)
-        bills, latency_s = network.bills(transfers, endpoint_of_rank, ready, fluid.backlog_bytes)
+        bills, latency_s = rerouting.network.bills(transfers, endpoint_of_rank, ready, fluid.backlog_bytes)
         self.start_s[ready] = self.begin_s[ready] + latency_s
         watch_offsets, entries = csr_select(self._watch_offsets, ready)
-        self.flow_of_transfer[ready] = fluid.add_flows(
+        ids = fluid.add_flows(
             bills,
             transfers.size_bytes,
             self.start_s[ready],
@@ -139,6 +153,8 @@ class _CollectiveRun:
             watch_offsets,
             self._watches[entries],
         )
+        self.flow_of_transfer[ready] = ids
+        rerouting.note(transfers, ready, ids, bills)
 
 
 class _Execution:
@@ -150,18 +166,34 @@ class _Execution:
         network: Network,
         endpoint_of_rank: IntArray,
         progress: Callable[[float], None] | None,
-        reuse: bool,
+        no_reuse: str,
+        faults: Faults,
     ) -> None:
         self.graph, self.network, self.endpoint_of_rank = graph, network, endpoint_of_rank
         total = max(1, sum(len(collective.transfers) for collective in graph.collectives))
         report = None if progress is None else lambda ended: progress(ended / total)
-        self.fluid = ReusingNetwork(network.capacity_bytes_per_s, report, reuse=reuse)
+        self.fluid = ReusingNetwork(network.capacity_bytes_per_s, report, reuse=not no_reuse)
+        self._reuse = f"off: {no_reuse}" if no_reuse else "on"
         self.environment = simpy.Environment()
+        changes = faults.changes()
+        self.rerouting = Rerouting(network, self.fluid, endpoint_of_rank, changes)
+        self._has_faults = bool(changes or faults.deaths)
+        # Scheduled before all else, they come first of what happens at one instant.
+        for death in sorted(faults.deaths, key=lambda death: (death.at_s, death.endpoint)):
+            self._at(death.at_s, partial(self._kill, death))
+        for change in changes:
+            self._at(change.at_s, self.rerouting.apply_next)
+        slowdowns = faults.slowdowns
+        self.slowdowns_of = {
+            endpoint: [fault for fault in slowdowns if fault.endpoint == endpoint]
+            for endpoint in {fault.endpoint for fault in slowdowns}
+        }
         self.collectives: dict[int, _CollectiveRun] = {}
         self._ready: set[int] = set()  # collectives with transfers that are to start before bytes move on
         self.done = [self.environment.event() for _ in graph.tasks]
         self.start_s = np.full(len(graph.tasks), np.nan)
         self.end_s = np.full(len(graph.tasks), np.nan)
+        self._num_to_end = len(graph.tasks)
         self._waiting_for: dict[int, simpy.Event] = {}  # watch -> the event of the task that waits for it
         self._fired: set[int] = set()
 
@@ -176,6 +208,8 @@ class _Execution:
         for indices in streams.values():
             self.environment.process(self._run_in_order(indices))
         while True:
+            if self._has_faults and self._num_to_end == 0:
+                break  # faults that are still to come change nothing
             horizon_s = self.environment.peek()
             if horizon_s > self.environment.now and self._move_bytes(horizon_s):
                 continue
@@ -188,7 +222,7 @@ class _Execution:
     def _move_bytes(self, horizon_s: float) -> bool:
         """Run the fluid network up to the next event; return whether something that is waited for ended before."""
         for collective in sorted(self._ready):
-            self.collectives[collective].start_ready(self.fluid, self.network, self.endpoint_of_rank)
+            self.collectives[collective].start_ready(self.fluid, self.rerouting, self.endpoint_of_rank)
         self._ready.clear()
         fired = self.fluid.advance(horizon_s)
         if not fired:
@@ -213,11 +247,49 @@ class _Execution:
                 yield self.environment.all_of(unmet)
             self.start_s[index] = self.environment.now
             if task.duration_s > 0.0:
-                yield self.environment.timeout(task.duration_s)
+                yield self.environment.timeout(self._duration_s(task))
             if task.collective is not None:
                 yield from self._take_part(task, task.collective)
             self.end_s[index] = self.environment.now
+            self._num_to_end -= 1
             self.done[index].succeed()
+
+    def _duration_s(self, task: Task) -> float:
+        """Return how long a task's kernel takes if it starts now: longer on a GPU that is slow meanwhile."""
+        slowdowns = self.slowdowns_of.get(int(self.endpoint_of_rank[task.rank]))
+        if not slowdowns:
+            return task.duration_s
+        now_s = self.environment.now
+        return kernel_end_s(now_s, task.duration_s, slowdowns) - now_s
+
+    def _at(self, at_s: float, happen: Callable[[], None]) -> None:
+        """Let something happen at an instant to come."""
+        timeout = self.environment.timeout(at_s)
+        timeout.callbacks.append(lambda _: happen())
+
+    def _kill(self, death: Death) -> None:
+        """Raise FaultError, naming who waits, if a GPU that dies has tasks to end."""
+        tasks = self.graph.tasks
+        to_end = [index for index in np.flatnonzero(np.isnan(self.end_s)).tolist() if tasks[index].stream]
+        own = {index for index in to_end if self.endpoint_of_rank[tasks[index].rank] == death.endpoint}
+        if not own:
+            return
+        collectives = {tasks[index].collective for index in own} - {None}
+        waiting = sorted(
+            {
+                tasks[index].rank
+                for index in to_end
+                if index not in own
+                and (tasks[index].collective in collectives or not own.isdisjoint(tasks[index].after))
+            }
+        )
+        name = self.network.gpu_name(death.endpoint)
+        ranks = ", ".join(map(str, waiting[:8])) + (", ..." if len(waiting) > 8 else "")
+        msg = (
+            f"{name} dies at {death.at_s:.6g} s with {len(own)} tasks to end, first {tasks[min(own)].name}; "
+            + (f"{len(waiting)} ranks wait for them: {ranks}" if waiting else "no other rank waits for them")
+        )
+        raise FaultError(msg)
 
     def _take_part(self, task: Task, collective: int) -> Generator[simpy.Event, None, None]:
         """Join a collective, and wait for all transfers that the task's rank sends or receives in it."""
@@ -281,6 +353,8 @@ class _Execution:
             solves=self.fluid.solves,
             collectives_solved=len(reused) - sum(reused),
             collectives_reused=sum(reused),
+            reuse=self._reuse,
+            flows_rerouted=self.rerouting.num_rerouted,
         )
 
 

@@ -136,7 +136,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], document: Document) -> 
         meaning = f": {field.description}" if field and field.description else ""
         return _Fault(path, "missing", f"this field is missing; add it{meaning}")
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return _unknown_member(path, owner, context)
+        return _unknown_member(path, _members_at(model, detail["loc"]), context)
     if kind == "value_error":
         rule = context["error"]
         below = as_path(rule.field) if isinstance(rule, FieldError) else ()
@@ -152,11 +152,20 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], document: Document) -> 
     return _Fault(path, "rule", message)
 
 
-def _unknown_member(path: FieldPath, owner: type[BaseModel] | None, context: Mapping[str, Any]) -> _Fault:
+def _members_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[Any]:
+    """Return the types that the value at a location may have; it is a field, or an item of a field's list."""
+    field = location[:-1] if isinstance(location[-1], int) else location
+    path, owner = locate(model, field)
+    union = owner.model_fields.get(str(path[-1])) if owner else None
+    annotation = union.annotation if union else None
+    if len(field) < len(location):
+        annotation = next(iter(get_args(_bare(annotation))), None)
+    return _members(annotation) if annotation else []
+
+
+def _unknown_member(path: FieldPath, members: list[Any], context: Mapping[str, Any]) -> _Fault:
     """Return the fault of a mapping whose telling field (`kind`) is missing or has a value that is not known."""
     field = context["discriminator"].strip("'")
-    union = owner.model_fields.get(str(path[-1])) if owner else None
-    members = _members(union.annotation) if union else []
     known = [name for member in members for name in _names(_bare(member), field)]
     if "tag" not in context:
         message = f"this field is missing; add it: one of {', '.join(known)}"

@@ -4,17 +4,19 @@ Results are told per cable, a directed edge of the graph. Flows share links: a c
 always carry equal load (`simulator.cables`).
 """
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simulator.bills import Bills
 from simulator.cables import Cables, LinkCosts, bundle_cables
-from simulator.routing import POLICIES, Fabric, NoPathError, Request, Route
+from simulator.gateways import Ways, ways
+from simulator.routing import POLICIES, NoPathError, Request, Route
 from simulator.rows import csr_offsets, csr_select
+from simulator.wiring import Port, Wiring
 from topologies.schema import ClusterGraph
 from workloads.tasks import Transfers
 
@@ -22,19 +24,11 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class _Port:
-    """A GPU's way into the fabric through its NIC.
+# What a way costs under `least-loaded`: its fullest cable, then all of them.
+_Wait = tuple[float, float]
 
-    out_cables, in_cables: from the GPU to its leaf switch, and back
-    number: the NIC's place among all NICs, counted leaf by leaf
-    """
-
-    switch: int
-    number: int
-    profile: str
-    out_cables: tuple[int, ...]
-    in_cables: tuple[int, ...]
+# Policies under which a flow takes all ways that are equally good at once.
+_SPRAYING: Final = frozenset({"adaptive"})
 
 
 class Network:
@@ -61,9 +55,8 @@ class Network:
         self.cables = Cables.of_graph(graph, costs)
         self._costs = costs
         self._policy_name, self._policy, self._seed = policy, POLICIES[policy], seed
-        self._fabric, switch_of = _compile_fabric(graph, self.cables)
-        self._ports = _find_ports(graph, self.cables, switch_of)
-        self._nvlink = _find_nvlinks(graph, self.cables)
+        self._wiring = Wiring.of_graph(graph, self.cables, policy)
+        self._fabric = self._wiring.fabric
         self._gpus_per_node: int = int(graph.graph["gpus_per_node"])
         alike = bundle and policy == "adaptive"
         self.link_of_cable = bundle_cables(self.cables) if alike else np.arange(len(self.cables))
@@ -71,6 +64,22 @@ class Network:
         self.capacity_bytes_per_s: FloatArray = capacity.astype(np.float64)
         self.cables_of_link = np.bincount(self.link_of_cable)
         self._routes = _RouteBook(self.link_of_cable)
+        self._sprays: dict[tuple[int, int], Route] = {}  # between two switches
+        self._dead: frozenset[int] = frozenset()
+        self._whole = self
+
+    def without(self, dead_cables: frozenset[int]) -> "Network":
+        """Return the network that is left when these cables carry nothing: the same links, and other routes.
+
+        Where no way is left between two GPUs, their traffic keeps to the way that it would have if all cables were
+        alive, and so crosses dead ones.
+        """
+        left = copy.copy(self._whole)
+        left._dead = dead_cables
+        left._fabric = self._whole._fabric.without(dead_cables)
+        left._routes = _RouteBook(self.link_of_cable)
+        left._sprays = {}
+        return left
 
     def bills(
         self,
@@ -106,6 +115,16 @@ class Network:
     def routes_by_load(self) -> bool:
         """Whether a flow's route depends on what else is under way when it starts."""
         return self._policy_name == "least-loaded"
+
+    @property
+    def sprays(self) -> bool:
+        """Whether flows take all equally good paths at once, by a rule that knows of nothing but the paths."""
+        return self._policy_name in _SPRAYING
+
+    def gpu_name(self, endpoint: int) -> str:
+        """Return the name of a GPU in the cluster graph."""
+        node, index = divmod(endpoint, self._gpus_per_node)
+        return f"node{node}/gpu{index}"
 
     @property
     def num_links(self) -> int:
@@ -156,41 +175,121 @@ class Network:
     def _route(self, source: int, target: int, flow: int, backlog_s: FloatArray) -> tuple[Route, float]:
         """Return the cables from one GPU to another with their coefficients, and the latency in seconds.
 
-        Within a node, NVLink. Between nodes, from the source's own NIC if its fabric reaches the target's; if
-        not, as between planes, first over NVLink to the GPU whose NIC is in the target's plane.
+        Within a node, NVLink. Between nodes, the first of `gateways.ways` that are open. Of several that are equally
+        good, `adaptive` takes all, with equal shares, and other policies one.
         """
         if source // self._gpus_per_node == target // self._gpus_per_node:
-            return [(self._nvlink[source][0], 1.0), (self._nvlink[target][1], 1.0)], self._costs[
-                "nvlink"
-            ].latency_s
-        gateway = self._gateway(source, target)
-        route, latency_s = self._route(source, gateway, flow, backlog_s) if gateway != source else ([], 0.0)
-        leaving, arriving = self._ports[gateway], self._ports[target]
-        crossing: Route = []
-        if leaving.switch != arriving.switch:
-            request = Request(leaving.switch, arriving.switch, arriving.number, flow)
-            crossing = self._policy(self._fabric, request, self._seed, backlog_s)
-        ends = [(cable, 1.0) for cable in (*leaving.out_cables, *arriving.in_cables)]
-        further_switches = self._fabric.hops(leaving.switch, arriving.switch) or 0
-        costs = self._costs[leaving.profile]
-        return [
-            *route,
-            *ends,
-            *crossing,
-        ], latency_s + costs.latency_s + further_switches * costs.switch_latency_s
-
-    def _gateway(self, source: int, target: int) -> int:
-        """Return the GPU of the source's node whose NIC reaches the target's: itself, the target's index, any."""
-        first = source - source % self._gpus_per_node
-        same_index = first + target % self._gpus_per_node
-        wanted = self._ports.get(target)
-        candidates: tuple[int, ...] = (source, same_index, *range(first, first + self._gpus_per_node))
-        for gpu in candidates:
-            port = self._ports.get(gpu)
-            if wanted and port and self._fabric.hops(port.switch, wanted.switch) is not None:
-                return gpu
+            route = self._over_nvlink(source, target)
+            if self._are_alive(*(cable for cable, _ in route)) or self._whole is self:
+                return route, self._costs["nvlink"].latency_s
+            return self._whole._route(source, target, flow, backlog_s)
+        for equally_good in ways(source, target, self._gpus_per_node):
+            is_open = [way for way in equally_good if self._is_open(source, target, *way)]
+            if is_open:
+                return self._over(is_open, source, target, flow, backlog_s)
+        if self._whole is not self:
+            return self._whole._route(source, target, flow, backlog_s)
         msg = f"no path from GPU {source} to GPU {target} of another node: no NIC of its node reaches that one's"
         raise NoPathError(msg)
+
+    def _over(
+        self, options: Ways, source: int, target: int, flow: int, backlog_s: FloatArray
+    ) -> tuple[Route, float]:
+        """Return the route over all of the ways, or over one where the policy does not spray; and its latency.
+
+        Which one: by the flow's number (ecmp, minimal, valiant), by the target (static), or by load.
+        """
+        if self.sprays:
+            return _spread([self._by_way(way, source, target, flow, backlog_s) for way in options])
+        if self.routes_by_load:
+            routes = [self._by_way(way, source, target, flow, backlog_s) for way in options]
+            return min(routes, key=lambda option: _wait(option[0], backlog_s))
+        pick = target if self._policy_name == "static" else flow
+        return self._by_way(options[pick % len(options)], source, target, flow, backlog_s)
+
+    def _by_way(
+        self, way: tuple[int, int], source: int, target: int, flow: int, backlog_s: FloatArray
+    ) -> tuple[Route, float]:
+        """Return the route that leaves by one GPU and arrives at another, and its latency.
+
+        Packets are sprayed over all pairs of ports that reach each other: one in each plane that both NICs are in.
+        """
+        leaving, arriving = way
+        route, latency_s = _spread(
+            [
+                self._between_ports(out, into, flow, backlog_s)
+                for out, into in self._pairs_of_ports(leaving, arriving)
+            ]
+        )
+        for start, end in ((source, leaving), (arriving, target)):
+            if start != end:
+                route = [*self._over_nvlink(start, end), *route]
+                latency_s += self._costs["nvlink"].latency_s
+        return route, latency_s
+
+    def _between_ports(
+        self, leaving: Port, arriving: Port, flow: int, backlog_s: FloatArray
+    ) -> tuple[Route, float]:
+        """Return the route from one port to another, and its latency: more for each switch but the first."""
+        crossing: Route = []
+        further_switches = 0
+        if leaving.switch != arriving.switch:
+            crossing = self._crossing(leaving, arriving, flow, backlog_s)
+            # a spray's paths are equally long; another policy has one path, which need not be a shortest one
+            hops = self._fabric.hops(leaving.switch, arriving.switch) if self.sprays else len(crossing)
+            further_switches = hops or 0
+        ends = [(cable, 1.0) for cable in (*leaving.out_cables, *arriving.in_cables)]
+        costs = self._costs[leaving.profile]
+        return [*ends, *crossing], costs.latency_s + further_switches * costs.switch_latency_s
+
+    def _crossing(self, leaving: Port, arriving: Port, flow: int, backlog_s: FloatArray) -> Route:
+        """Return the cables between the switches of two ports; a spray depends on these alone, and is found once."""
+        switches = (leaving.switch, arriving.switch)
+        if self.sprays and switches in self._sprays:
+            return self._sprays[switches]
+        request = Request(leaving.switch, arriving.switch, arriving.number, flow)
+        crossing = self._policy(self._fabric, request, self._seed, backlog_s)
+        if self.sprays:
+            self._sprays[switches] = crossing
+        return crossing
+
+    def _is_open(self, source: int, target: int, leaving: int, arriving: int) -> bool:
+        """Return whether bytes can go from `source` over `leaving`, `arriving` and so to `target`."""
+        detours = [pair for pair in ((source, leaving), (arriving, target)) if pair[0] != pair[1]]
+        nvlinks = [cable for pair in detours for cable, _ in self._over_nvlink(*pair)]
+        return self._are_alive(*nvlinks) and bool(self._pairs_of_ports(leaving, arriving))
+
+    def _pairs_of_ports(self, leaving: int, arriving: int) -> list[tuple[Port, Port]]:
+        """Return the ports of two GPUs that reach each other."""
+        return [
+            (out, into)
+            for out in self._wiring.ports_of(leaving)
+            if self._are_alive(*out.out_cables)
+            for into in self._wiring.ports_of(arriving)
+            if self._are_alive(*into.in_cables) and self._fabric.hops(out.switch, into.switch) is not None
+        ]
+
+    def _over_nvlink(self, source: int, target: int) -> Route:
+        """Return the NVLink cables from a GPU to another of its node."""
+        return [(int(self._wiring.nvlink[source, 0]), 1.0), (int(self._wiring.nvlink[target, 1]), 1.0)]
+
+    def _are_alive(self, *cables: int) -> bool:
+        return self._dead.isdisjoint(cables)
+
+
+def _spread(routes: list[tuple[Route, float]]) -> tuple[Route, float]:
+    """Return a flow's route when each of these carries an equal part of it, and the largest of their latencies."""
+    if len(routes) == 1:
+        return routes[0]
+    share = 1.0 / len(routes)
+    together = [(cable, coefficient * share) for route, _ in routes for cable, coefficient in route]
+    return together, max(latency_s for _, latency_s in routes)
+
+
+def _wait(route: Route, backlog_s: FloatArray) -> _Wait:
+    """Return the longest wait on any cable of a route, and the sum of all."""
+    waits = [float(backlog_s[cable]) for cable, _ in route]
+    return max(waits), sum(waits)
 
 
 class _RouteBook:
@@ -199,26 +298,37 @@ class _RouteBook:
     def __init__(self, link_of_cable: IntArray) -> None:
         self._link_of_cable = link_of_cable
         self.of_pair: dict[tuple[int, int], int] = {}
-        self._links: list[IntArray] = []
-        self._coefficients: list[FloatArray] = []
+        self._lengths: list[int] = []
+        self._links: list[int] = []
+        self._coefficients: list[float] = []
         self._latencies_s: list[float] = []
+        self._arrays: tuple[IntArray, IntArray, FloatArray, FloatArray] | None = None
 
     def add(self, route: Route, latency_s: float) -> int:
         """Store a route and return its index."""
-        cables = np.array([cable for cable, _ in route], np.int64)
-        links, place = np.unique(self._link_of_cable[cables], return_inverse=True)
-        self._links.append(links)
-        shares = [coefficient for _, coefficient in route]
-        self._coefficients.append(np.bincount(place, shares).astype(np.float64))
+        bill: dict[int, float] = {}
+        for cable, coefficient in route:
+            link = int(self._link_of_cable[cable])
+            bill[link] = bill.get(link, 0.0) + coefficient
+        self._lengths.append(len(bill))
+        self._links += sorted(bill)
+        self._coefficients += [bill[link] for link in sorted(bill)]
         self._latencies_s.append(latency_s)
-        return len(self._links) - 1
+        self._arrays = None
+        return len(self._lengths) - 1
 
     def rows(self, routes: IntArray) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
         """Return the lengths of the given routes, their links and coefficients end to end, their latencies."""
-        offsets, entries = csr_select(csr_offsets([len(links) for links in self._links]), routes)
-        links = np.concatenate([np.zeros(0, np.int64), *self._links])[entries]
-        coefficients = np.concatenate([np.zeros(0), *self._coefficients])[entries]
-        return np.diff(offsets), links, coefficients, np.array(self._latencies_s)[routes]
+        if self._arrays is None:
+            self._arrays = (
+                csr_offsets(self._lengths),
+                np.array(self._links, np.int64),
+                np.array(self._coefficients, np.float64),
+                np.array(self._latencies_s, np.float64),
+            )
+        all_offsets, links, coefficients, latencies_s = self._arrays
+        offsets, entries = csr_select(all_offsets, routes)
+        return np.diff(offsets), links[entries], coefficients[entries], latencies_s[routes]
 
 
 def _legs(
@@ -261,54 +371,3 @@ def _merge(
     lengths = np.bincount(merged_flow, minlength=num_flows)
     summed = np.bincount(place, coefficients, minlength=len(entries)).astype(np.float64)
     return Bills(csr_offsets(lengths), merged_links, summed)
-
-
-def _compile_fabric(graph: ClusterGraph, cables: Cables) -> tuple[Fabric, dict[str, int]]:
-    """Return the switches and the cables between them, and the number of each switch."""
-    switches = [vertex for vertex, data in graph.nodes(data=True) if data["kind"] == "switch"]
-    number = {vertex: index for index, vertex in enumerate(switches)}
-    cables_from: list[list[tuple[int, int]]] = [[] for _ in switches]
-    for cable, (source, target) in enumerate(zip(cables.source, cables.target, strict=True)):
-        if source in number and target in number:
-            cables_from[number[source]].append((cable, number[target]))
-    for row in cables_from:
-        row.sort(key=lambda pair: (pair[1], pair[0]))
-    return Fabric(cables_from), number
-
-
-def _find_ports(graph: ClusterGraph, cables: Cables, switch_of: dict[str, int]) -> dict[int, _Port]:
-    """Return the port of every GPU whose NIC hangs on a switch: endpoint -> port."""
-    cable_of = {pair: cable for cable, pair in enumerate(zip(cables.source, cables.target, strict=True))}
-    gpus_per_node = int(graph.graph["gpus_per_node"])
-    found = []
-    for gpu, data in graph.nodes(data=True):
-        if data["kind"] != "gpu":
-            continue
-        for pcie in (
-            vertex for vertex in graph.successors(gpu) if graph.nodes[vertex]["kind"] == "pcie_switch"
-        ):
-            for nic in (vertex for vertex in graph.successors(pcie) if graph.nodes[vertex]["kind"] == "nic"):
-                for switch in (vertex for vertex in graph.successors(nic) if vertex in switch_of):
-                    way = (gpu, pcie, nic, switch)
-                    endpoint = data["node"] * gpus_per_node + data["index"]
-                    found.append((switch_of[switch], endpoint, way))
-    ports = {}
-    for number, (leaf, endpoint, way) in enumerate(sorted(found)):
-        out_cables = tuple(cable_of[pair] for pair in pairwise(way))
-        in_cables = tuple(cable_of[pair[::-1]] for pair in pairwise(way))
-        ports[endpoint] = _Port(leaf, number, str(cables.profile[out_cables[-1]]), out_cables, in_cables)
-    return ports
-
-
-def _find_nvlinks(graph: ClusterGraph, cables: Cables) -> list[tuple[int, int]]:
-    """Return the NVLink cables out of and into every GPU: [num_endpoints] pairs."""
-    gpus_per_node = int(graph.graph["gpus_per_node"])
-    pairs = [(-1, -1)] * (graph.graph["num_nodes"] * gpus_per_node)
-    for cable in np.flatnonzero(cables.kind == "nvlink"):
-        source, target = graph.nodes[cables.source[cable]], graph.nodes[cables.target[cable]]
-        outward = source["kind"] == "gpu"
-        gpu = source if outward else target
-        endpoint = gpu["node"] * gpus_per_node + gpu["index"]
-        leaving, arriving = pairs[endpoint]
-        pairs[endpoint] = (int(cable), arriving) if outward else (leaving, int(cable))
-    return pairs

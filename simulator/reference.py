@@ -84,6 +84,10 @@ def _sections(model: type[Spec], prefix: str, title: str) -> list[_Section]:
         else:
             for spec in specs:
                 further.extend(_sections(spec, f"{path}.", _title(path, spec, alone=len(forms) == 1)))
+        items = [item.bare for form in forms if _is_list(form) for item in _forms(get_args(form.bare)[0])]
+        for spec in filter(_is_spec, items):
+            title = _title(f"{path}.N", spec, alone=len(items) == 1)
+            further.extend(_sections(spec, f"{path}.N.", title))
     return [own, *further]
 
 
@@ -148,8 +152,8 @@ def _takes(forms: Iterable[_Form]) -> Iterator[str]:
             yield f"{_dimension(schema)}, such as `{schema['examples'][0]}`{limits}"
         elif origin is Literal:
             yield _choices(get_args(form.bare))
-        elif origin in {tuple, list}:
-            yield f"a list, each item {' or '.join(_takes(_forms(get_args(form.bare)[0])))}"
+        elif _is_list(form):
+            yield f"a list, each item {' or '.join(dict.fromkeys(_takes(_forms(get_args(form.bare)[0]))))}"
         elif _is_spec(form.bare):
             yield f"fields, `kind` being {_choices(kinds)}" if any(kinds) else "fields"
         elif form.bare is NoneType:
@@ -162,6 +166,10 @@ def _choices(values: Collection[Any]) -> str:
     """Return values as written, as alternatives; empty if there are none."""
     *others, last = (f"`{value}`" for value in values) if values else ("",)
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def _is_list(form: _Form) -> bool:
+    return get_origin(form.bare) in {tuple, list}
 
 
 def _is_spec(bare: Any) -> bool:
@@ -247,7 +255,12 @@ def graph_reference() -> str:
         for attribute in kind.attributes
     ]
     edges = (
-        (f"`{name}`", " and ".join(kind.joins), "yes" if kind.within_node else "no", kind.meaning)
+        (
+            f"`{name}`",
+            ", or ".join(" and ".join(pair) for pair in kind.joins),
+            "yes" if kind.within_node else "no",
+            kind.meaning,
+        )
         for name, kind in EDGE_KINDS.items()
     )
     attribute = ("attribute", "takes", "meaning")

@@ -1,11 +1,11 @@
 """A result as a person likes to read it in a terminal: what was asked, the answer, and which links are busy."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from simulator.report_tables import plain_table, print_list
 from simulator.result import Result
 from simulator.units import show_count, show_quantity
 from workloads.flops import CONVENTIONS, ModelSummary
@@ -29,9 +29,18 @@ def print_report(result: Result, console: Console) -> None:
     console.print(_metrics_table(summary["metrics"]))
     console.print(_kinds_table(summary["links"]))
     console.print(_busiest_table(result))
-    _print_list("Assumptions", summary["provenance"]["assumptions"], console)
+    if summary.get("faults"):
+        print_list("Faults", [_fault_line(row) for row in summary["faults"]], console)
+    print_list("Assumptions", summary["provenance"]["assumptions"], console)
     sources = summary["provenance"]["cost_sources"]
-    _print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
+    print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
+
+
+def _fault_line(row: dict[str, Any]) -> str:
+    """Return a fault of the summary as text."""
+    until = "on" if row["end_s"] is None else f"to {show_quantity(row['end_s'], 'time')}"
+    unseen = "" if row["happened"] else "; the step did not see it"
+    return f"From {show_quantity(row['begin_s'], 'time')} {until}: {row['fault']}{unseen}."
 
 
 def print_model(name: str, summary: ModelSummary, console: Console) -> None:
@@ -39,7 +48,7 @@ def print_model(name: str, summary: ModelSummary, console: Console) -> None:
     console.print(
         f"\n[bold]{name}[/bold]  FLOPs to train a token in a sequence of {summary.sequence_length:,}\n"
     )
-    table = _table("Part", "parameters", "activated", "KV per token", "FLOPs")
+    table = plain_table("Part", "parameters", "activated", "KV per token", "FLOPs")
     for row in summary.rows():
         part, *counts = row.values()
         table.add_row(str(part), *_model_row(*map(int, counts)))
@@ -50,7 +59,7 @@ def print_model(name: str, summary: ModelSummary, console: Console) -> None:
         console.print(
             f"Multi-token prediction adds {show_count(summary.mtp_parameters)} parameters, in no total.\n"
         )
-    _print_list("Conventions", CONVENTIONS, console)
+    print_list("Conventions", CONVENTIONS, console)
 
 
 def _model_row(parameters: int, activated: int, kv_cache_bytes: int, flops: int) -> tuple[str, ...]:
@@ -67,26 +76,8 @@ def show_metric(name: str, value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _print_list(title: str, lines: Sequence[str], console: Console) -> None:
-    """Print sentences as a list with hanging indents."""
-    console.print(f"[bold]{title}[/bold]")
-    listed = Table.grid(padding=(0, 1))
-    for line in lines:
-        listed.add_row(" -", line)
-    console.print(listed, style="dim", highlight=False)
-    console.print()
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    """Return an empty table: the first column to the left, the others, numbers, to the right."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=True)
-    return table
-
-
 def _breakdown_table(breakdown_s: dict[str, float], step_time_s: float) -> Table:
-    table = _table("Part", "time", "share", "")
+    table = plain_table("Part", "time", "share", "")
     table.columns[-1].justify = "left"
     for part, seconds in breakdown_s.items():
         share = seconds / step_time_s if step_time_s else 0.0
@@ -95,14 +86,14 @@ def _breakdown_table(breakdown_s: dict[str, float], step_time_s: float) -> Table
 
 
 def _metrics_table(metrics: dict[str, float]) -> Table:
-    table = _table("Metric", "value")
+    table = plain_table("Metric", "value")
     for name, value in metrics.items():
         table.add_row(name, show_metric(name, value))
     return table
 
 
 def _kinds_table(kinds: dict[str, dict[str, float]]) -> Table:
-    table = _table(
+    table = plain_table(
         "Links", "count", "bytes", "mean use", "busiest", "of it saturated", title="Utilisation by link kind"
     )
     for kind, row in kinds.items():
@@ -119,7 +110,7 @@ def _kinds_table(kinds: dict[str, dict[str, float]]) -> Table:
 
 def _busiest_table(result: Result) -> Table:
     """Return the links that had the most to do, by the time that they need at their effective capacity."""
-    table = _table("From", "to", "kind", "bytes", "use", "saturated", title="Busiest links")
+    table = plain_table("From", "to", "kind", "bytes", "use", "saturated", title="Busiest links")
     used = result.links[result.links["bytes"] > 0.0]
     busy_s = (used["bytes"] / used["effective_bytes_per_s"]).sort_values(ascending=False, kind="stable")
     for row in used.loc[busy_s.index[:_BUSIEST]].itertuples():

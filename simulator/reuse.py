@@ -165,6 +165,20 @@ class ReusingNetwork:
         self._network.set_capacity(links, capacity_bytes_per_s)
         self._library = _Library()
 
+    def reroute(self, ids: IntArray, bills: Bills) -> None:
+        """Let flows that have not ended go on with other bills from now on; nothing is played back any more.
+
+        bills: those at the same places as `ids`. Raises ValueError for flows that have ended.
+        """
+        self._reuse = False
+        self._admit()
+        while self._playing:
+            self._take_back(next(iter(self._playing.values())))
+        inside = np.full(self.num_flows, -1)
+        numbers = np.concatenate(self._flows_inside)
+        inside[numbers] = np.arange(len(numbers))
+        self._network.reroute(inside[ids], bills)
+
     def backlog_bytes(self) -> FloatArray:
         """Return the bytes that flows under way, or to start, have yet to send over each link: [num_links]."""
         backlog = self._network.backlog_bytes()

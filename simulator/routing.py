@@ -79,8 +79,10 @@ class Fabric:
 
     def __post_init__(self) -> None:
         # All cables by the switch that they lead to, as CSR rows: offsets, sources, lengths.
-        pairs = [(following, switch) for switch, row in enumerate(self.cables_from) for _, following in row]
-        target, source = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+        target = np.array([following for row in self.cables_from for _, following in row], np.int64)
+        source = np.repeat(np.arange(len(self.cables_from)), [len(row) for row in self.cables_from])
+        order = np.lexsort((source, target))
+        source, target = source[order], target[order]
         length = np.ones(len(target), np.int64)
         if len(self.group_of):
             group = np.asarray(self.group_of)

@@ -9,10 +9,13 @@ from simulator import __version__
 from simulator.cables import LinkCosts
 from simulator.costs import CostTable
 from simulator.engine import Recording, execute
+from simulator.faults import describe_faults, on_the_clock, touches_switch_cables
 from simulator.input_error import InputError
 from simulator.layout import RankLayout
 from simulator.network import Network
+from simulator.rerouting import FaultError
 from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
+from simulator.routing import NoPathError
 from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
 from simulator.units import FieldError
 from topologies import build_cluster
@@ -31,10 +34,20 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     """
     scenario, cluster = loaded.scenario, loaded.scenario.cluster
     graph = build_cluster(loaded.node, loaded.num_nodes, cluster.topology)
-    network = Network(graph, link_costs(loaded.costs, cluster.link_profiles), cluster.routing, scenario.seed)
+    costs, bundle = (
+        link_costs(loaded.costs, cluster.link_profiles),
+        not touches_switch_cables(scenario.faults),
+    )
+    network = Network(graph, costs, cluster.routing, scenario.seed, bundle=bundle)
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
     workload = _build_workload(loaded, layout)
-    recording = execute(workload.graph, network, layout.endpoint_of_rank, progress)
+    faults = on_the_clock(scenario.faults, network.cables, loaded.node.gpus)
+    try:
+        recording = execute(workload.graph, network, layout.endpoint_of_rank, progress, faults=faults)
+    except FaultError as error:
+        raise InputError(str(loaded.path), None, "faults", str(error)) from error
+    except NoPathError as error:
+        raise InputError(str(loaded.path), None, "cluster.topology", str(error)) from error
     return _assemble(loaded, network, layout, workload, recording)
 
 
@@ -73,11 +86,14 @@ def _assemble(
     summary = _summary(loaded, workload, workload.summarise(times))
     summary["links"] = summarise_links(links)
     summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
+    summary["faults"] = describe_faults(loaded.scenario.faults, times.step_time_s)
     summary["simulation"] = {
         "flows": num_flows,
         "solves": recording.solves,
         "collectives_solved": recording.collectives_solved,
         "collectives_reused": recording.collectives_reused,
+        "reuse": recording.reuse,
+        "flows_rerouted": recording.flows_rerouted,
         "flow_rows": "one a flow" if len(flows) == num_flows else "one a collective and pair of nodes",
     }
     return Result(

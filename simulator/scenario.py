@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, WithJsonSchema
 from ruamel.yaml import YAML
@@ -17,10 +17,12 @@ from ruamel.yaml.representer import SafeRepresenter
 from simulator import costs as cost_tables
 from simulator.costs import CostTable, load_cost_table
 from simulator.document import Document, FieldPath, read_document
+from simulator.faults import Fault, check_faults, needs_graph
 from simulator.messages import as_path, did_you_mean, explain
 from simulator.units import FieldError, Spec
 from simulator.yaml_nodes import parse_scalar
-from topologies import NODES, NodeSpec, NoNetwork, Topology
+from topologies import NODES, CustomNetwork, NodeSpec, NoNetwork, Topology, build_cluster
+from topologies.cost import Prices
 from workloads import WorkloadSpec
 from workloads import models as model_catalogue
 from workloads.models import Model, load_model
@@ -28,6 +30,8 @@ from workloads.tasks import Setting
 
 MOST_NODES: Final = 1_000_000
 _LINKS_OF_A_NODE: Final = frozenset({"nvlink", "pcie"})
+# Which families have the paths of these policies.
+_FAMILIES_OF_ROUTING: Final = dict.fromkeys(("minimal", "valiant"), ("slim-fly", "dragonfly"))
 
 
 def _known_node(name: str) -> str:
@@ -73,11 +77,18 @@ class Cluster(Spec):
         description="number of nodes, or `auto` for as many as the workload's ranks need (default auto)",
     )
     topology: Topology = Field(description="the network between the nodes, by its `kind` (no default)")
-    routing: Literal["ecmp", "static", "adaptive", "least-loaded"] = Field(
+    routing: Literal["ecmp", "static", "adaptive", "least-loaded", "minimal", "valiant"] = Field(
         default="adaptive",
         description="how flows choose among equal-cost paths; `ecmp`: by a seeded hash of the flow; `static`: by "
         "the destination; `adaptive`: each flow evenly over all of them, as packets are sprayed; `least-loaded`: "
-        "each flow over the least loaded one (default adaptive)",
+        "each flow over the least loaded one; of Slim Fly and Dragonfly alone, `minimal`: the shortest path by the "
+        "family's own rule, with at most one global cable; `valiant`: by way of a random group or router, drawn by "
+        "a seeded hash of the flow (default adaptive)",
+    )
+    prices: Prices = Field(
+        default=Prices(),
+        description="what switches and cables cost, for `railplane topology`; defaults fitted to Table 3 of arXiv "
+        "2505.09343",
     )
 
     @property
@@ -88,9 +99,39 @@ class Cluster(Spec):
     @property
     def link_profiles(self) -> frozenset[str]:
         """Return the kinds of links of which a cost table must say how fast they really are."""
-        if isinstance(self.topology, NoNetwork):
-            return _LINKS_OF_A_NODE
+        match self.topology:
+            case NoNetwork():
+                return _LINKS_OF_A_NODE
+            case CustomNetwork():
+                return _LINKS_OF_A_NODE | self.topology.link_profiles
         return _LINKS_OF_A_NODE | {self.topology.link_profile}
+
+    def located(self, folder: Path) -> "Cluster":
+        """Return the cluster with the folder where its relative paths start."""
+        if isinstance(self.topology, CustomNetwork):
+            return self.model_copy(update={"topology": self.topology.located(folder)})
+        return self
+
+    def check_routing(self) -> None:
+        """Raise FieldError if the network's family has no paths of that policy."""
+        families = _FAMILIES_OF_ROUTING.get(self.routing)
+        network = self.topology
+        family = network.family if isinstance(network, CustomNetwork) else network.kind
+        if families and family not in families:
+            msg = (
+                f"{self.routing} routing is for topologies of kind {' and '.join(families)}, not {family}; write "
+                "adaptive, ecmp, static or least-loaded"
+            )
+            raise FieldError("routing", msg)
+
+
+class NetworkSpec(Spec):
+    """A cluster alone, for `railplane topology`."""
+
+    name: Annotated[str, AfterValidator(_one_line)] = Field(
+        min_length=1, max_length=200, description="what results call the scenario; one line (no default)"
+    )
+    cluster: Cluster = Field(description="the nodes and the network between them (no default)")
 
 
 class Scenario(Spec):
@@ -117,6 +158,14 @@ class Scenario(Spec):
         description=f"cost table: one of {', '.join(cost_tables.catalogue())}, or the path, from the scenario's "
         "folder, of a .json file (default h800-published)",
     )
+    faults: tuple[Fault, ...] = Field(
+        default=(),
+        strict=False,  # a list is how YAML writes a tuple
+        description="what goes wrong during the run, in any order",
+    )
+
+
+_File = TypeVar("_File", Scenario, NetworkSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,33 +197,73 @@ def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> LoadedScen
     InputError, which says where and what would be right.
     """
     path = Path(path)
+    document = _read(path, overrides)
+    return _resolved(_validated(Scenario, document, path), document, path)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedNetwork:
+    """A network to look at, which need not be one that can be built: `counts` works all the same."""
+
+    name: str
+    cluster: Cluster
+    num_nodes: int
+    document: Document
+
+
+def load_network(path: Path | str, overrides: Sequence[str] = ()) -> LoadedNetwork:
+    """Return the cluster of a scenario, or of a file that has only `name` and `cluster`.
+
+    overrides: as of `load_scenario`, whose errors it raises.
+    """
+    path = Path(path)
+    document = _read(path, overrides)
+    is_spec = document.data.keys() <= NetworkSpec.model_fields.keys()
+    loaded: Scenario | NetworkSpec = (
+        _validated(NetworkSpec, document, path) if is_spec else _validated(Scenario, document, path)
+    )
+    return LoadedNetwork(loaded.name, loaded.cluster, _num_nodes(loaded, document), document)
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Document:
+    """Return what a file holds, with fields set as by `--set`."""
     document = read_document(path)
     for assignment in overrides:
         document = document.with_override(assignment)
+    return document
+
+
+def _validated(model: type[_File], document: Document, path: Path) -> _File:
+    """Return what a document holds, its files named from the folder of `path`; InputError if fields are wrong."""
     try:
-        scenario = Scenario.model_validate(document.data)
+        found = model.model_validate(document.data)
     except ValidationError as error:
-        raise explain(error, Scenario, document) from None
-    return _resolved(scenario, document, path)
+        raise explain(error, model, document) from None
+    return found.model_copy(update={"cluster": found.cluster.located(path.parent)})
 
 
 def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScenario:
     """Check everything that takes more than one field, in the order in which the parts need each other."""
     cluster, folder = scenario.cluster, path.parent
     num_nodes = _num_nodes(scenario, document)
-    with _blaming(document, "cluster"):
+    with blaming(document, "cluster"):
         cluster.topology.check(cluster.node_spec, num_nodes)
+        cluster.check_routing()
     if scenario.model is None and scenario.workload.needs_model:
         known = ", ".join(model_catalogue.catalogue())
         message = (
             f"a workload of kind {scenario.workload.kind!r} needs a model; write one of {known}, or a path"
         )
         raise document.error(("model",), message)
-    with _blaming(document, "model"):
+    with blaming(document, "model"):
         model = None if scenario.model is None else load_model(scenario.model, folder)
-    with _blaming(document, "costs"):
+    with blaming(document, "costs"):
         table = load_cost_table(scenario.costs, folder)
         table.check(cluster.node_spec.gpu.architecture, cluster.link_profiles)
+    with blaming(document, "faults"):
+        named = needs_graph(scenario.faults)
+        graph = build_cluster(cluster.node_spec, num_nodes, cluster.topology) if named else None
+        check_faults(scenario.faults, num_nodes, cluster.node_spec.gpus, graph)
     loaded = LoadedScenario(
         scenario=scenario.model_copy(update={"cluster": cluster.model_copy(update={"nodes": num_nodes})}),
         path=path,
@@ -184,30 +273,35 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
         model=model,
         costs=table,
     )
-    with _blaming(document, "workload"):
+    with blaming(document, "workload"):
         scenario.workload.check(loaded.setting)
     return loaded
 
 
-def _num_nodes(scenario: Scenario, document: Document) -> int:
-    """Return the number of nodes; of `auto`, as many as hold the workload's ranks."""
+def _num_nodes(scenario: Scenario | NetworkSpec, document: Document) -> int:
+    """Return the number of nodes; of `auto`, those of a graph file, or as many as hold the workload's ranks."""
     cluster = scenario.cluster
     if cluster.nodes != "auto":
         return cluster.nodes
-    needed = scenario.workload.needed_ranks()
+    if isinstance(cluster.topology, CustomNetwork):
+        with blaming(document, "cluster"):
+            return cluster.topology.num_nodes
+    needed = scenario.workload.needed_ranks() if isinstance(scenario, Scenario) else None
     if needed is not None:
         return -(-needed // cluster.node_spec.gpus)
     if isinstance(cluster.topology, NoNetwork):
         return 1
-    message = (
-        f"a workload of kind {scenario.workload.kind!r} does not say how many ranks it needs, so that nodes cannot "
-        "be 'auto'; write a number of nodes"
+    who = (
+        f"a workload of kind {scenario.workload.kind!r} does not say"
+        if isinstance(scenario, Scenario)
+        else "there is no workload to say"
     )
+    message = f"{who} how many ranks it needs, so that nodes cannot be 'auto'; write a number of nodes"
     raise document.error(("cluster", "nodes"), message)
 
 
 @contextmanager
-def _blaming(document: Document, field: str) -> Iterator[None]:
+def blaming(document: Document, field: str) -> Iterator[None]:
     """Turn a ValueError or OSError within into an InputError at `field`, or at the field below that it names."""
     try:
         yield

@@ -31,12 +31,14 @@ UNITS: Final[dict[str, dict[str, float]]] = {
     "bytes": _bytes_units(),
     "bytes per second": _bytes_per_second_units(),
     "flop per second": {f"{prefix}FLOP/s": factor for prefix, factor in _METRIC.items()},
+    "dollars": {"USD": 1.0, "kUSD": 1e3, "MUSD": 1e6, "GUSD": 1e9},
 }
 _EXAMPLE: Final = {
     "time": "3.7 us",
     "bytes": "80 GiB",
     "bytes per second": "400 Gbit/s",
     "flop per second": "989.4 TFLOP/s",
+    "dollars": "30 kUSD",
 }
 # Units tried, in this order, when a value is written back to a file; the SI unit takes the rest.
 _WRITTEN: Final = {
@@ -44,6 +46,7 @@ _WRITTEN: Final = {
     "bytes": ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "kB", "B"),
     "bytes per second": ("Gbit/s", "TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
     "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
+    "dollars": ("MUSD", "kUSD", "USD"),
 }
 # Units in which values are shown to people.
 _SHOWN: Final = {
@@ -51,6 +54,7 @@ _SHOWN: Final = {
     "bytes": ("TB", "GB", "MB", "kB", "B"),
     "bytes per second": ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
     "flop per second": ("PFLOP/s", "TFLOP/s", "GFLOP/s", "FLOP/s"),
+    "dollars": ("GUSD", "MUSD", "kUSD", "USD"),
 }
 _QUANTITY: Final = re.compile(
     r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?:\s*([A-Za-z/]+))?\s*", re.ASCII
@@ -151,3 +155,4 @@ Seconds = Annotated[float, *_field("time", positive=False)]
 Bytes = Annotated[float, *_field("bytes", positive=False)]
 BytesPerSecond = Annotated[float, *_field("bytes per second", positive=True)]
 FlopPerSecond = Annotated[float, *_field("flop per second", positive=True)]
+Dollars = Annotated[float, *_field("dollars", positive=False)]

@@ -3,14 +3,15 @@
 from typing import Final, NamedTuple
 
 from simulator.units import FieldError
+from topologies.counts import NetworkCounts
 from topologies.schema import ClusterGraph
 
 # A cable and its share of the devices take about 1.3 kB in networkx (measured on the eight-plane tree of 16,384
 # GPUs), so this many take some 5 GB: what a laptop or a workstation has. Chosen, not published.
 MAX_CABLES: Final = 4_000_000
 
-# NVLink, PCIe, those from the GPU's PCIe switch to the host and to the NIC, and the NIC's into the network.
-_CABLES_PER_GPU: Final = 5
+# NVLink, PCIe, and those from the GPU's PCIe switch to the host and to the NIC.
+_CABLES_PER_GPU: Final = 4
 
 
 class CableType(NamedTuple):
@@ -30,12 +31,12 @@ def add_cable(graph: ClusterGraph, one: str, other: str, cable: CableType, key: 
         )
 
 
-def check_num_cables(num_gpus: int, switch_cables: int) -> None:
+def check_num_cables(counts: NetworkCounts) -> None:
     """Raise FieldError for a cluster that is too large for any machine that would build its graph.
 
-    num_gpus: GPUs of the cluster, each with a NIC; switch_cables: cables between switches.
+    counts: of the network, with one NIC for each GPU of the cluster.
     """
-    num_cables = _CABLES_PER_GPU * num_gpus + switch_cables
+    num_cables = _CABLES_PER_GPU * counts.endpoints + counts.endpoint_links + counts.links
     if num_cables > MAX_CABLES:
         msg = (
             f"the cluster would have {num_cables:,} cables, more than the {MAX_CABLES:,} that fit into the memory "

@@ -1,55 +1,64 @@
-r"""Two-layer fat-trees: what a leaf and its spines may hold, and how they are wired.
+r"""Fat-trees: how a switch divides its ports, what a two-layer tree may hold, and how layers are wired.
 
     spine0     spine1    ...     every leaf reaches every spine
        |  \   /  |
        |   \ /   |
        |   / \   |
-    leaf0      leaf1     ...     a leaf has floor(k / 2) ports down and as many up
+    leaf0      leaf1     ...     a leaf has floor(k / 2) ports down and as many up, unless the spec says otherwise
     / | \      / | \
      NICs, in node order
 
 With switches of k ports a tree has at most k leaves, since a spine must reach each of them, and so holds
-floor(k / 2) x k endpoints: 2,048 with k = 64. All uplinks are wired, also in a partly filled tree; it has the
-fewest spines whose ports hold them.
+floor(k / 2) x k endpoints: 2,048 with k = 64. A leaf with more ports down than up is over-subscribed. All uplinks
+are wired, also in a partly filled tree; it has the fewest spines whose ports hold them.
 
 References: C. E. Leiserson, "Fat-trees: universal networks for hardware-efficient supercomputing", IEEE
 Transactions on Computers C-34 (1985); M. Al-Fares, A. Loukissas and A. Vahdat, "A scalable, commodity data center
 network architecture", SIGCOMM 2008 (fat-trees of equal switches).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from simulator.units import FieldError, Spec
+from simulator.units import FieldError
 from topologies.cables import CableType, add_cable
 from topologies.schema import ClusterGraph
+from topologies.wiring import MAX_PORTS, SwitchedNetwork, check_at_least_one_node
 
-MAX_PORTS: Final = 1024
 
+class FatTree(SwitchedNetwork):
+    """What all fat-trees may choose of a leaf; a family adds its `kind` and its layers."""
 
-class TwoLayerTree(Spec):
-    """What all two-layer fat-trees may choose; a family adds its `kind`."""
-
-    layers: Literal[2] = Field(default=2, description="layers of switches: leaves and spines")
-    switch_ports: int = Field(default=64, ge=2, le=MAX_PORTS, description="number of ports of every switch")
     endpoints_per_leaf: int | None = Field(
         default=None,
         ge=1,
-        description="number of NICs under a full leaf, at most and by default half of switch_ports",
+        description="number of NICs under a full leaf; by default half of switch_ports, or what uplinks_per_leaf "
+        "leaves if that is less",
     )
+    uplinks_per_leaf: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of cables from a leaf to spines; by default half of switch_ports, or what "
+        "endpoints_per_leaf leaves if that is less",
+    )
+
+
+class TwoLayerTree(FatTree):
+    """What all two-layer fat-trees may choose; a family adds its `kind`."""
+
+    layers: Literal[2] = Field(default=2, description="layers of switches: leaves and spines")
     spines: int | None = Field(
         default=None,
         ge=1,
-        description="number of spines of each tree, at most half of switch_ports; by default the fewest whose "
-        "ports hold all uplinks",
+        description="number of spines of each tree, at most uplinks_per_leaf; by default the fewest whose ports "
+        "hold all uplinks",
     )
-    link_profile: Literal["infiniband", "roce"] = Field(
-        default="infiniband",
-        description="row of the cost table that gives the cables' efficiency and latency",
-    )
+
+
+Tree = TypeVar("Tree", bound=FatTree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,30 +81,46 @@ class TreePlan:
         return self.leaves * self.uplinks
 
 
-def endpoints_per_leaf(spec: TwoLayerTree) -> int:
-    """Return how many endpoints a full leaf has; raise FieldError if they need more than its ports down."""
-    half = spec.switch_ports // 2
-    if spec.endpoints_per_leaf is None:
-        return half
-    if spec.endpoints_per_leaf > half:
+def divide_ports(
+    ports: int, down: int | None, up: int | None, down_field: str, up_field: str
+) -> tuple[int, int]:
+    """Return how many ports of a switch lead down and up; raise FieldError unless it has so many.
+
+    down, up: as the spec's fields of these names say, None for half of the ports or, if fewer, what the other leaves.
+    """
+    least_down, least_up = down or 1, up or 1
+    if least_down + least_up > ports:
+        field = up_field if down is None else down_field
         msg = (
-            f"a leaf of {spec.switch_ports} ports has {half} of them down and as many up; endpoints_per_leaf "
-            f"must be at most {half}, or switch_ports at least {2 * spec.endpoints_per_leaf}"
+            f"{down_field}: {least_down} and {up_field}: {least_up} need {least_down + least_up} ports, and a switch "
+            f"has {ports}; {field} must be at most {ports - (least_down if down is None else least_up)}, or "
+            f"switch_ports at least {least_down + least_up}"
         )
-        raise FieldError("topology.endpoints_per_leaf", msg)
-    return spec.endpoints_per_leaf
+        raise FieldError(f"topology.{field}", msg)
+    half = ports // 2
+    return (
+        min(half, ports - least_up) if down is None else down,
+        min(half, ports - least_down) if up is None else up,
+    )
 
 
-def check_num_nodes(
-    spec: TwoLayerTree, num_nodes: int, place: str, most_nodes: Callable[[TwoLayerTree], int]
-) -> None:
+def leaf_ports(spec: FatTree) -> tuple[int, int]:
+    """Return how many NICs a full leaf has, and how many uplinks; raise FieldError if they need more ports."""
+    return divide_ports(
+        spec.switch_ports,
+        spec.endpoints_per_leaf,
+        spec.uplinks_per_leaf,
+        "endpoints_per_leaf",
+        "uplinks_per_leaf",
+    )
+
+
+def check_num_nodes(spec: Tree, num_nodes: int, place: str, most_nodes: Callable[[Tree], int]) -> None:
     """Raise FieldError unless `num_nodes` nodes fit, saying how many would and which switches would do.
 
     place: what they should fit into, for the message; most_nodes: how many nodes fit with that spec.
     """
-    if num_nodes < 1:
-        msg = f"a cluster has at least 1 node, not {num_nodes:,}"
-        raise FieldError("nodes", msg)
+    check_at_least_one_node(num_nodes)
     most = most_nodes(spec)
     if num_nodes <= most:
         return
@@ -120,7 +145,7 @@ def plan_tree(spec: TwoLayerTree, num_leaves: int) -> TreePlan:
 
     Raises FieldError if `spines` is given and cannot hold all uplinks, or is more than a leaf can reach.
     """
-    uplinks = spec.switch_ports // 2
+    endpoints, uplinks = leaf_ports(spec)
     fewest = -(-num_leaves * uplinks // spec.switch_ports)
     spines = fewest if spec.spines is None else spec.spines
     if spines > uplinks:
@@ -136,34 +161,18 @@ def plan_tree(spec: TwoLayerTree, num_leaves: int) -> TreePlan:
             f"spines must be at least {fewest:,}"
         )
         raise FieldError("topology.spines", msg)
-    return TreePlan(num_leaves, spines, endpoints_per_leaf(spec), uplinks)
-
-
-def add_switches(
-    graph: ClusterGraph, names: Iterable[str], layer: str, ports: int, *, plane: int = 0, rail: int = -1
-) -> None:
-    """Add the switches of one layer, of one plane and rail, numbered in the order of `names`."""
-    for index, name in enumerate(names):
-        graph.add_node(name, kind="switch", layer=layer, plane=plane, rail=rail, index=index, ports=ports)
-
-
-def add_endpoints(
-    graph: ClusterGraph, nics: Sequence[str], leaves: Sequence[str], per_leaf: int, cable: CableType
-) -> None:
-    """Cable `nics` to `leaves`, filling one leaf after the other."""
-    for endpoint, nic in enumerate(nics):
-        add_cable(graph, nic, leaves[endpoint // per_leaf], cable)
+    return TreePlan(num_leaves, spines, endpoints, uplinks)
 
 
 def add_uplinks(
-    graph: ClusterGraph, leaves: Sequence[str], spines: Sequence[str], uplinks: int, cable: CableType
+    graph: ClusterGraph, lower: Sequence[str], upper: Sequence[str], uplinks: int, cable: CableType
 ) -> None:
-    """Cable every leaf to every spine: uplink j of leaf l goes to spine (l x uplinks + j) mod spines.
+    """Cable every lower switch to every upper one: uplink j of lower switch l goes to (l x uplinks + j) mod upper.
 
-    Dealing all uplinks out in turn keeps both sides even: the cables of two spines, and those from one leaf to
-    two spines, differ by at most one.
+    Dealing all uplinks out in turn keeps both sides even: the cables of two upper switches, and those from one
+    lower switch to two upper ones, differ by at most one.
     """
-    for number, leaf in enumerate(leaves):
+    for number, switch in enumerate(lower):
         for uplink in range(uplinks):
-            spine = spines[(number * uplinks + uplink) % len(spines)]
-            add_cable(graph, leaf, spine, cable, key=uplink // len(spines))
+            above = upper[(number * uplinks + uplink) % len(upper)]
+            add_cable(graph, switch, above, cable, key=uplink // len(upper))

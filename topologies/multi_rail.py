@@ -2,22 +2,20 @@
 
 from typing import Literal
 
-import networkx as nx
 from pydantic import Field
 
-from topologies.cables import CableType, check_num_cables
-from topologies.fat_tree import (
-    TreePlan,
-    TwoLayerTree,
+from topologies.cables import check_num_cables
+from topologies.counts import NetworkCounts
+from topologies.fat_tree import TreePlan, TwoLayerTree, add_uplinks, check_num_nodes, leaf_ports, plan_tree
+from topologies.node import NodeSpec, nic_name
+from topologies.schema import ClusterGraph
+from topologies.wiring import (
     add_endpoints,
     add_switches,
-    add_uplinks,
-    check_num_nodes,
-    endpoints_per_leaf,
-    plan_tree,
+    check_one_port,
+    network_cable,
+    nodes_without_network,
 )
-from topologies.node import NodeSpec, add_node
-from topologies.schema import ClusterGraph
 
 
 class MultiRailFatTree(TwoLayerTree):
@@ -29,25 +27,30 @@ class MultiRailFatTree(TwoLayerTree):
 
     def check(self, node: NodeSpec, num_nodes: int) -> None:
         """Raise FieldError, its path starting at the cluster, unless such a network of nodes can be built."""
-        plan_rails(node, num_nodes, self)
+        check_num_cables(self.counts(node, num_nodes))
+
+    def counts(self, node: NodeSpec, num_nodes: int) -> NetworkCounts:
+        """Return the counts of the network, cheap at any size; raise FieldError if the nodes do not fit."""
+        tree, nics = plan_rails(node, num_nodes, self), node.gpus * num_nodes
+        return NetworkCounts(nics, tree.switches, tree.cables, nics)
 
     def build(self, node: NodeSpec, num_nodes: int) -> ClusterGraph:
         """Return the cluster's graph; raise FieldError like `check`."""
+        self.check(node, num_nodes)
         return multi_rail_fat_tree(node, num_nodes, self)
 
 
 def plan_rails(node: NodeSpec, num_nodes: int, spec: MultiRailFatTree) -> TreePlan:
     """Return the counts of the tree; raise FieldError if the nodes do not fit. Cheap at any size."""
+    check_one_port(node, spec.kind)
 
     def most_nodes(tree: TwoLayerTree) -> int:
         # A leaf holds one NIC of each node of its group, and a group takes as many leaves as a node has NICs.
-        return tree.switch_ports // node.gpus * endpoints_per_leaf(tree)
+        return tree.switch_ports // node.gpus * leaf_ports(tree)[0]
 
     check_num_nodes(spec, num_nodes, f"a tree (two layers, {node.gpus} rails)", most_nodes)
-    groups = -(-num_nodes // endpoints_per_leaf(spec))
-    tree = plan_tree(spec, groups * node.gpus)
-    check_num_cables(node.gpus * num_nodes, tree.cables)
-    return tree
+    groups = -(-num_nodes // leaf_ports(spec)[0])
+    return plan_tree(spec, groups * node.gpus)
 
 
 def multi_rail_fat_tree(node: NodeSpec, num_nodes: int, spec: MultiRailFatTree) -> ClusterGraph:
@@ -73,19 +76,14 @@ def multi_rail_fat_tree(node: NodeSpec, num_nodes: int, spec: MultiRailFatTree) 
     multi-plane network with this one.
     """
     tree = plan_rails(node, num_nodes, spec)
-    graph: ClusterGraph = nx.MultiDiGraph(
-        family=spec.kind, num_nodes=num_nodes, gpus_per_node=node.gpus, planes=1
-    )
-    for number in range(num_nodes):
-        add_node(graph, node, number, [0] * node.gpus)
-    down = CableType("nic", spec.link_profile, node.nic)
-    up = CableType("leaf_spine", spec.link_profile, node.nic)
+    graph = nodes_without_network(spec.kind, node, num_nodes, [0] * node.gpus)
+    down, up = (network_cable(kind, spec, node) for kind in ("nic", "leaf_spine"))
     groups = range(tree.leaves // node.gpus)
     spines = [f"spine{index}" for index in range(tree.spines)]
     for rail in range(node.gpus):
         leaves = [f"rail{rail}/leaf{group}" for group in groups]
         add_switches(graph, leaves, "leaf", spec.switch_ports, rail=rail)
-        nics = [f"node{number}/nic{rail}" for number in range(num_nodes)]
+        nics = [nic_name(number, rail) for number in range(num_nodes)]
         add_endpoints(graph, nics, leaves, tree.endpoints, down)
     add_switches(graph, spines, "spine", spec.switch_ports)
     all_leaves = [f"rail{rail}/leaf{group}" for group in groups for rail in range(node.gpus)]

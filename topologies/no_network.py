@@ -6,6 +6,7 @@ import networkx as nx
 from pydantic import Field
 
 from simulator.units import FieldError, Spec
+from topologies.counts import NetworkCounts
 from topologies.node import NodeSpec, add_node
 from topologies.schema import ClusterGraph
 
@@ -23,6 +24,11 @@ class NoNetwork(Spec):
                 "choose another kind of topology for more"
             )
             raise FieldError("nodes", msg)
+
+    def counts(self, node: NodeSpec, num_nodes: int) -> NetworkCounts:
+        """Return the counts of the network, which is none; raise FieldError like `check`."""
+        self.check(node, num_nodes)
+        return NetworkCounts(0, 0, 0, 0)
 
     def build(self, node: NodeSpec, num_nodes: int) -> ClusterGraph:
         """Return the cluster's graph; raise FieldError like `check`."""

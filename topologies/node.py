@@ -49,13 +49,25 @@ class NodeSpec(Spec):
         "PCIe switch to its NIC and to the host"
     )
     nic: BytesPerSecond = Field(
-        description="rate of a NIC, and of the network's cables, in one direction, bytes per second"
+        description="rate of a NIC in one direction, bytes per second; its ports, and so the network's cables, share "
+        "it equally"
+    )
+    nic_ports: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="number of ports of each NIC, each for another plane of a multi-plane-fat-tree",
     )
     assumptions: tuple[str, ...] = Field(
         default=(),
         strict=False,  # a list is how YAML writes a tuple
         description="what the figures take for granted, one sentence each; results repeat them",
     )
+
+    @property
+    def nic_port_bytes_per_s(self) -> float:
+        """Return the rate of one port of a NIC in one direction."""
+        return self.nic / self.nic_ports
 
 
 _HOPPER: Final[dict[str, Any]] = {
@@ -136,6 +148,11 @@ NODES: Final[dict[str, NodeSpec]] = {
 }
 
 
+def nic_name(node: int, index: int) -> str:
+    """Return the id of a NIC."""
+    return f"node{node}/nic{index}"
+
+
 def add_node(graph: ClusterGraph, spec: NodeSpec, node: int, plane_of_nic: Sequence[int]) -> None:
     """Add the devices of a node and the cables between them.
 
@@ -146,8 +163,8 @@ def add_node(graph: ClusterGraph, spec: NodeSpec, node: int, plane_of_nic: Seque
                   /   |           /   |
               nic0   host ------'   nic1  ...       one host for all GPUs
 
-    node: number of the node; plane_of_nic: [gpus] the plane that each NIC will join, or empty for a node
-    without NICs.
+    node: number of the node; plane_of_nic: [gpus] the plane that each NIC will join, -1 for several, or empty for
+    a node without NICs.
     """
     nvlink = CableType("nvlink", "nvlink", spec.nvlink)
     pcie, pcie_host, pcie_nic = (
@@ -156,14 +173,15 @@ def add_node(graph: ClusterGraph, spec: NodeSpec, node: int, plane_of_nic: Seque
     nvswitch, host = f"node{node}/nvswitch", f"node{node}/host"
     graph.add_node(nvswitch, kind="nvswitch", node=node)
     graph.add_node(host, kind="host", node=node)
-    for index in range(spec.gpus):
-        gpu, switch = f"node{node}/gpu{index}", f"node{node}/pcie{index}"
+    switches = [f"node{node}/pcie{index}" for index in range(spec.gpus)]
+    for index, switch in enumerate(switches):
+        gpu = f"node{node}/gpu{index}"
         graph.add_node(gpu, kind="gpu", node=node, index=index)
         graph.add_node(switch, kind="pcie_switch", node=node, index=index)
         add_cable(graph, gpu, nvswitch, nvlink)
         add_cable(graph, gpu, switch, pcie)
         add_cable(graph, switch, host, pcie_host)
     for index, plane in enumerate(plane_of_nic):
-        nic = f"node{node}/nic{index}"
+        nic = nic_name(node, index)
         graph.add_node(nic, kind="nic", node=node, index=index, plane=plane)
-        add_cable(graph, f"node{node}/pcie{index}", nic, pcie_nic)
+        add_cable(graph, switches[index], nic, pcie_nic)

@@ -68,7 +68,7 @@ WRONG = {
     "missing": ("  tokens_per_rank: 4096\n", "", 9, "workload.tokens_per_rank", "missing; add it: tokens that each"),
     "missing at the top": ("name: dispatch-64\n", "", 1, "name", "this field is missing"),
     "missing in brackets": ("{kind: multi-plane-fat-tree, planes: 8}", "{planes: 8}", 6, "cluster.topology.kind",
-                            "add it: one of multi-plane-fat-tree, multi-rail-fat-tree, none"),
+                            "add it: one of two-layer-fat-tree, multi-plane-fat-tree,"),
     "missing model": ("model: deepseek-v3\n", "", 1, "model", "needs a model; write one of deepseek-v2, deepseek-v3"),
     "unknown kind": ("multi-plane-fat-tree", "multi-plain-fat-tree", 6, "cluster.topology.kind",
                      "unknown kind 'multi-plain-fat-tree'; did you mean 'multi-plane-fat-tree'?"),
@@ -77,7 +77,7 @@ WRONG = {
     "unknown model": ("model: deepseek-v3", "model: deepsek-v3", 8, "model", "did you mean 'deepseek-v3'?"),
     "unknown cost table": ("costs: h800-published", "costs: h900", 14, "costs", "unknown cost table 'h900'"),
     "unknown routing": ("routing: adaptive", "routing: magic", 7, "cluster.routing",
-                        "expected 'ecmp', 'static', 'adaptive' or 'least-loaded', not the text 'magic'"),
+                        "'least-loaded', 'minimal' or 'valiant', not the text 'magic'"),
     "unknown kernel": ("kernel: normal", "kernel: fast", 13, "workload.kernel", "expected 'normal'"),
     # types
     "text for a number": ("nodes: 8", "nodes: eight", 5, "cluster.nodes", "a whole number or 'auto', not the text"),

@@ -179,8 +179,101 @@ def test_bundles_change_no_time_and_no_cable(kind, fields):
 
 
 def test_an_unreachable_gpu_is_an_error_that_names_it():
-    # GPU 3 is the only one of node 1 in plane 1: without its port, nothing leads there.
+    # No NIC of node 1 hangs on a switch: nothing leads to its GPU 1.
     compiled, layout = network(2, gpus=2)
-    del compiled._ports[3]
+    compiled._wiring._known.update({2: (), 3: ()})
     with pytest.raises(NoPathError, match="no path from GPU 0 to GPU 3"):
         bill_of(compiled, layout, to(0, 3))
+
+
+def test_a_gpu_without_a_way_of_its_own_shares_those_of_its_node():
+    # GPU 1 of node 1 has no port, and no other NIC of its node is in its plane. Bytes from GPU 1 of node 0 cross
+    # NVLink at both ends, and go between the GPUs 0 and 2, half over each; those from GPU 0 leave by its own NIC,
+    # and cross NVLink at the end.
+    compiled, layout = network(2, gpus=3)
+    compiled._wiring._known[4] = ()
+    half = {ends: share / 2 for ends, share in bill_of(compiled, layout, to(0, 3)).items()}
+    half |= {ends: share / 2 for ends, share in bill_of(compiled, layout, to(2, 5)).items()}
+    crossing = [(0, 1, 0), (0, 1, 2), (1, 0, 1), (1, 2, 1)]
+    for ends, share in [pair for detour in crossing for pair in nvlink(*detour, 0.5).items()]:
+        half[ends] = half.get(ends, 0.0) + share
+    assert bill_of(compiled, layout, to(1, 4)) == half
+    straight = bill_of(compiled, layout, to(0, 3)) | nvlink(1, 0, 1)
+    assert bill_of(compiled, layout, to(0, 4)) == straight
+
+
+def with_ports(num_nodes: int, policy: str = "adaptive"):
+    """Two GPUs a node, each with a NIC of two ports of 5 bytes/s, one in each of two planes."""
+    rates = {"nic": "10 B/s", "pcie": "1 kB/s", "nvlink": "1 kB/s"}
+    return network(
+        num_nodes, gpus=2, planes=2, switch_ports=4, policy=policy, nic_ports=2, rates=rates, bundle=False
+    )
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "static", "ecmp", "least-loaded", "minimal", "valiant"])
+def test_a_nic_with_ports_in_several_planes_uses_all_of_them(policy):
+    # Nodes 0 and 1 have two ports in each plane, one leaf each: every byte goes half over each plane, whichever NICs.
+    compiled, layout = with_ports(2, policy)
+    charged = bill_of(compiled, layout, to(0, 3))
+    for plane in (0, 1):
+        leaves, arrives = f"plane{plane}/leaf0", f"plane{plane}/leaf1"
+        assert charged["node0/nic0", leaves] == 0.5
+        assert charged[arrives, "node1/nic1"] == 0.5
+        up = {ends: share for ends, share in charged.items() if ends[0] == leaves}
+        assert sum(up.values()) == pytest.approx(0.5)
+    assert charged["node0/gpu0", "node0/pcie0"] == 1.0
+    assert charged["node0/pcie0", "node0/nic0"] == 1.0
+    # Both ports run at once: 40 bytes at 10 bytes/s.
+    rows = Transfers.from_rows([to(0, 3, 40.0)])
+    assert run(compiled, layout, rows).times.step_time_s == pytest.approx(4.0)
+
+
+def test_a_dead_plane_leaves_a_nic_its_other_ports():
+    compiled, layout = with_ports(2)
+    dead = np.flatnonzero((compiled.cables.plane == 1) & (compiled.cables.kind != "pcie_nic"))
+    charged = bill_of(compiled.without(frozenset(dead.tolist())), layout, to(0, 3))
+    assert charged["node0/nic0", "plane0/leaf0"] == 1.0
+    assert not any("plane1" in end or "nvswitch" in end for ends in charged for end in ends)
+
+
+def test_ports_are_numbered_switch_by_switch():
+    # `static` spreads destinations by their number: that of all ports on a switch, of the lower numbered GPU first.
+    compiled, _ = with_ports(3)
+    ports = [(gpu, port) for gpu in range(6) for port in compiled._wiring.ports_of(gpu)]
+    assert sorted(port.number for _, port in ports) == list(range(12))
+    in_order = sorted(ports, key=lambda pair: pair[1].number)
+    keys = [(port.switch, gpu) for gpu, port in in_order]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("policy", ["minimal", "valiant"])
+def test_a_path_that_is_not_shortest_pays_for_its_switches(policy):
+    # 2 us through one switch, 1 us for each further one. Minimal: leaf, spine, leaf: 4 us. Valiant goes over some
+    # other switch, by 2 to 4 cables between switches.
+    costs = {
+        "nvlink": LinkCosts(1.0, 0.0, 0.0),
+        "pcie": LinkCosts(1.0, 0.0, 0.0),
+        "infiniband": LinkCosts(1.0, 2e-6, 1e-6),
+    }
+    compiled, layout = network(8, gpus=1, planes=1, switch_ports=4, policy=policy, costs=costs)
+    for number in range(8):
+        charged = bill_of(compiled, layout, *[to(0, 7)] * 8, flow=number)
+        _, latency_s = compiled.bills(
+            Transfers.from_rows([to(0, 7)] * 8), layout.endpoint_of_rank, np.arange(8), lambda: np.zeros(0)
+        )
+        cables = sum(share for ends, share in charged.items() if all("plane" in end for end in ends))
+        assert latency_s[number] * 1e6 == pytest.approx(2 + cables)
+        assert cables == 2 if policy == "minimal" else cables in {2, 4}
+
+
+@pytest.mark.parametrize("policy", ["minimal", "valiant"])
+def test_a_minimal_path_crosses_one_cable_between_groups_of_a_dragonfly(policy):
+    # Valiant's goes to the end of a cable into a third group first: two between groups, or none within one's own.
+    compiled, layout = network(20, kind="dragonfly", gpus=2, switch_ports=8, policy=policy)
+    between = compiled.cables.kind == "router_global"
+    ends = set(zip(compiled.cables.source[between], compiled.cables.target[between], strict=True))
+    counts = set()
+    for target in range(2, 40):
+        charged = bill_of(compiled, layout, to(0, target))
+        counts.add(sum(share for pair, share in charged.items() if pair in ends))
+    assert counts == ({0.0, 1.0} if policy == "minimal" else {0.0, 2.0})

@@ -40,6 +40,8 @@ def fields_by_schema(schema: dict[str, Any], node: dict[str, Any], prefix: str) 
         for part in [field, *field.get("oneOf", []), *field.get("anyOf", [])]:
             if "$ref" in part:
                 yield from fields_by_schema(schema, schema["$defs"][part["$ref"].split("/")[-1]], f"{path}.")
+        for part in field.get("items", {}).get("oneOf", []):
+            yield from fields_by_schema(schema, schema["$defs"][part["$ref"].split("/")[-1]], f"{path}.N.")
 
 
 def test_every_field_of_every_model_appears_once_for_each_place_that_it_has():
@@ -51,6 +53,7 @@ def test_every_field_of_every_model_appears_once_for_each_place_that_it_has():
     assert found == expected
     assert ("cluster.node.gpu.peak_fp8", True) in found  # below two others
     assert ("workload.gate.kind", False) in found
+    assert ("faults.N.between", True) in found  # of the items of a list
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -161,7 +164,7 @@ def test_the_graph_reference_has_every_kind_and_attribute():
         *EDGE_KINDS,
         *(attribute.name for attribute in EDGE_ATTRIBUTES),
     ]
-    assert "| `nic` | nic and leaf | no | a NIC's network cable |" in graph_reference()
+    assert "| `nic` | nic and leaf, or nic and router | no | a network cable of a NIC, one for each of its ports |" in graph_reference()
 
 
 def test_units_are_those_that_are_read():

@@ -310,6 +310,34 @@ def test_a_change_of_capacity_forgets_all():
     assert (twins.reusing.solved, twins.reusing.reused) == (5, 1)
 
 
+def test_rerouting_ends_all_playing():
+    # The third A is played back; 1 s after it has begun, both flows take link 1 in place of 0: its 30 bytes that are
+    # left end when they would have. Link 1 carried 10 of each A before, and 5 of this. What comes after is solved.
+    twins = Twins([10, 10])
+    twins.run(A, A)
+    twins.add(*A)
+    twins.advance(9.0)
+    left = np.flatnonzero(np.isnan(twins.plain.finish_s))
+    links = np.ones(len(left), np.int64)
+    for twin in twins.both:
+        twin.reroute(left, Bills(np.arange(len(left) + 1), links, np.ones(len(left))))
+    twins.advance()
+    assert twins.reusing.now_s == pytest.approx(12.0)
+    assert twins.reusing.meter.bytes.tolist() == pytest.approx([90.0, 20.0 + 5.0 + 30.0])
+    twins.run(A, A)
+    assert twins.reusing.reused == 0
+
+
+def test_a_batch_that_has_just_come_can_be_rerouted():
+    twins = Twins([10, 10])
+    twins.add(*A)
+    for twin in twins.both:
+        count = twin.num_flows
+        twin.reroute(np.arange(count), Bills(np.arange(count + 1), np.ones(count, np.int64), np.ones(count)))
+    twins.advance()
+    assert twins.reusing.meter.bytes.tolist() == pytest.approx([0.0, 40.0])
+
+
 def test_flows_that_wait_for_a_dead_link_are_not_played():
     twins = Twins([10, 0])
     twins.add(*A)

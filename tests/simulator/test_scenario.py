@@ -345,7 +345,8 @@ def test_the_schema_is_fit_for_an_editor():
     cluster = schema["$defs"]["Cluster"]["properties"]
     assert cluster["node"]["oneOf"][0]["enum"] == list(NODES)
     assert set(cluster["topology"]["discriminator"]["mapping"]) == {
-        "multi-plane-fat-tree", "multi-rail-fat-tree", "none"
+        "two-layer-fat-tree", "multi-plane-fat-tree", "multi-rail-fat-tree", "three-layer-fat-tree", "slim-fly",
+        "dragonfly", "custom", "none",
     }  # fmt: skip
     assert schema == json.loads(json.dumps(schema))
 
@@ -357,3 +358,28 @@ def test_scenarios_are_frozen(write):
     with pytest.raises(AttributeError):
         loaded.num_nodes = 2
     assert isinstance(loaded.scenario, Scenario)
+
+
+@pytest.mark.parametrize("routing", ["minimal", "valiant"])
+def test_minimal_and_valiant_are_for_networks_of_routers(write, routing):
+    with pytest.raises(
+        InputError, match=f"{routing} routing is for topologies of kind slim-fly and dragonfly"
+    ) as caught:
+        load_scenario(write(DISPATCH), [f"cluster.routing={routing}"])
+    assert caught.value.field == "cluster.routing"
+    for topology in ("{kind: slim-fly}", "{kind: dragonfly}"):
+        overrides = [f"cluster.routing={routing}", f"cluster.topology={topology}"]
+        assert load_scenario(write(DISPATCH), overrides).scenario.cluster.routing == routing
+
+
+def test_a_slim_fly_that_does_not_exist_cannot_run(write):
+    with pytest.raises(InputError, match="no Slim Fly of q = 28 can be built") as caught:
+        load_scenario(write(DISPATCH), ["cluster.topology={kind: slim-fly, q: 28}"])
+    assert caught.value.field == "cluster.topology.q"
+
+
+def test_prices_are_written_out_as_they_were_read(write, tmp_path):
+    loaded = load_scenario(write(DISPATCH), ["cluster.prices={switch: 12000 USD, link: 1.2 kUSD}"])
+    assert loaded.scenario.cluster.prices.switch == 12_000
+    (tmp_path / "again.yaml").write_text(resolved_text(loaded))
+    assert load_scenario(tmp_path / "again.yaml").scenario == loaded.scenario

@@ -12,6 +12,7 @@ from simulator.units import (
     UNITS,
     Bytes,
     BytesPerSecond,
+    Dollars,
     FlopPerSecond,
     Seconds,
     Spec,
@@ -26,6 +27,7 @@ FIELDS = {
     "bytes": Bytes,
     "bytes per second": BytesPerSecond,
     "flop per second": FlopPerSecond,
+    "dollars": Dollars,
 }
 UNIT = st.sampled_from([(dimension, unit) for dimension, units in UNITS.items() for unit in units])
 DIMENSION = st.sampled_from(list(UNITS))
@@ -49,6 +51,9 @@ FINITE = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
         ("1 KiB/s", "bytes per second", 1024.0),
         ("989.4 TFLOP/s", "flop per second", 989.4e12),
         ("1 FLOP/s", "flop per second", 1.0),
+        ("12000 USD", "dollars", 12e3),
+        ("1.2 kUSD", "dollars", 1200.0),
+        ("3 MUSD", "dollars", 3e6),
     ],
 )
 def test_quantities_in_si_units(text, dimension, value):

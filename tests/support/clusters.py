@@ -15,7 +15,7 @@ IDEAL = {name: LinkCosts(1.0, 0.0, 0.0) for name in ("nvlink", "pcie", "infiniba
 _TOPOLOGY: TypeAdapter[Any] = TypeAdapter(Topology)
 
 
-def node(gpus: int = 8, **fields: str) -> NodeSpec:
+def node(gpus: int = 8, **fields: Any) -> NodeSpec:
     """Return an H800 node with another number of GPUs or other rates."""
     data = NODES["h800"].model_dump() | {"gpus": gpus} | fields
     return NodeSpec.model_validate(data)
@@ -31,11 +31,12 @@ def network(
     seed: int = 0,
     bundle: bool = True,
     rates: dict[str, str] | None = None,
+    nic_ports: int = 1,
     **topology: Any,
 ) -> tuple[Network, RankLayout]:
     """Return a compiled cluster with a rank on every GPU."""
     spec = _TOPOLOGY.validate_python({"kind": kind, **topology})
-    graph = build_cluster(node(gpus, **(rates or {})), num_nodes, spec)
+    graph = build_cluster(node(gpus, nic_ports=nic_ports, **(rates or {})), num_nodes, spec)
     compiled = Network(graph, costs or IDEAL, policy, seed, bundle=bundle)
     return compiled, RankLayout.in_order(num_nodes, gpus)
 

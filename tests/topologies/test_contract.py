@@ -1,9 +1,11 @@
 """What every topology must keep, whatever its family and size; a new family only adds its cases."""
 
+import gc
 import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import Any, get_args
 
 import networkx as nx
@@ -13,12 +15,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from simulator.units import FieldError
-from topologies import NODES, NodeSpec, Topology, build_cluster
+from topologies import NODES, NetworkCounts, NodeSpec, Topology, build_cluster
 
 TOPOLOGY = TypeAdapter(Topology)
-MPFT, MRFT = "multi-plane-fat-tree", "multi-rail-fat-tree"
+FT2, MPFT, MRFT = "two-layer-fat-tree", "multi-plane-fat-tree", "multi-rail-fat-tree"
+FT3, SF, DF = "three-layer-fat-tree", "slim-fly", "dragonfly"
+TWO_LAYERS = {FT2, MPFT, MRFT}
+# Cables between the switches of the two farthest NICs, at most: up and down again in a tree, two in a Slim Fly;
+# local, global, local in a Dragonfly.
+DIAMETER = {"none": 0, FT2: 2, MPFT: 2, MRFT: 2, FT3: 4, SF: 2, DF: 3}
 
-# kind, its fields, GPUs of a node, nodes
+# kind, its fields, GPUs of a node, nodes; `nic_ports` is the node's
 CASES: list[tuple[str, dict[str, Any], int, int]] = [
     ("none", {}, 1, 1),
     ("none", {}, 8, 1),
@@ -34,7 +41,18 @@ CASES: list[tuple[str, dict[str, Any], int, int]] = [
     (MPFT, {"switch_ports": 12, "planes": 6, "endpoints_per_leaf": 4}, 8, 11),
     (MPFT, {"switch_ports": 16, "planes": 7, "spines": 5}, 7, 18),
     (MPFT, {"switch_ports": 8, "planes": 8, "endpoints_per_leaf": 1, "spines": 4}, 8, 8),
+    (MPFT, {"switch_ports": 8, "planes": 2, "endpoints_per_leaf": 6}, 4, 9),  # three times over-subscribed
+    (MPFT, {"switch_ports": 8, "planes": 2, "uplinks_per_leaf": 2}, 4, 9),
     (MPFT, {"planes": 8}, 72, 9),
+    (MPFT, {"nic_ports": 4}, 8, 5),  # every NIC joins all four planes
+    (MPFT, {"nic_ports": 2, "planes": 3, "switch_ports": 8}, 2, 7),  # NICs join 0 and 1, 2 and 0
+    (MPFT, {"nic_ports": 2, "planes": 16}, 8, 3),
+    (MPFT, {"nic_ports": 2, "planes": 2, "switch_ports": 6}, 3, 6),  # full: 3 x 6 endpoints
+    (FT2, {}, 8, 1),
+    (FT2, {}, 8, 21),
+    (FT2, {"switch_ports": 4}, 4, 2),  # full
+    (FT2, {"switch_ports": 6, "endpoints_per_leaf": 4}, 8, 3),  # full: 4 x 6 endpoints on two uplinks
+    (FT2, {"switch_ports": 9, "uplinks_per_leaf": 3, "spines": 3, "link_profile": "roce"}, 3, 11),
     (MRFT, {}, 8, 1),
     (MRFT, {}, 8, 40),
     (MRFT, {"switch_ports": 2}, 1, 2),
@@ -43,11 +61,48 @@ CASES: list[tuple[str, dict[str, Any], int, int]] = [
     (MRFT, {"switch_ports": 11, "endpoints_per_leaf": 2, "link_profile": "roce"}, 3, 5),
     (MRFT, {"switch_ports": 16, "spines": 7}, 8, 8),
     (MRFT, {"switch_ports": 128}, 72, 3),
+    (MRFT, {"switch_ports": 16, "endpoints_per_leaf": 12}, 8, 14),
+    (FT3, {}, 8, 1),
+    (FT3, {"switch_ports": 2}, 1, 2),  # full: 2^3 / 4 endpoints
+    (FT3, {"switch_ports": 4}, 8, 2),  # full: 4^3 / 4
+    (FT3, {"switch_ports": 8}, 8, 16),  # full: 8^3 / 4
+    (
+        FT3,
+        {"switch_ports": 8, "link_profile": "roce"},
+        8,
+        7,
+    ),  # four of eight pods, the last with 2 of 4 leaves
+    (FT3, {"switch_ports": 7}, 3, 10),
+    (FT3, {"switch_ports": 6, "endpoints_per_leaf": 4}, 8, 5),
+    (FT3, {"switch_ports": 6, "leaves_per_pod": 5, "uplinks_per_leaf": 2}, 5, 14),
+    (FT3, {"switch_ports": 12, "uplinks_per_spine": 2, "leaves_per_pod": 3}, 8, 11),
+    (SF, {"switch_ports": 8}, 1, 1),  # q = 3: 18 routers, 5 cables each
+    (SF, {"q": 4, "switch_ports": 16}, 8, 12),  # full: 32 routers of 3
+    (SF, {"q": 5}, 8, 25),  # full: 50 routers of 4
+    (SF, {"q": 7, "endpoints_per_router": 1, "link_profile": "roce"}, 8, 4),
+    (SF, {"q": 8, "endpoints_per_router": 9}, 4, 250),
+    (SF, {"q": 9}, 8, 3),
+    (SF, {"switch_ports": 20}, 8, 70),
+    (DF, {"switch_ports": 3}, 1, 1),  # one group of two routers
+    (DF, {"switch_ports": 3}, 2, 3),  # full: p = h = 1, a = 2, g = 3
+    (DF, {"switch_ports": 7}, 8, 9),  # full: p = h = 2, a = 4, g = 9
+    (DF, {"switch_ports": 7, "groups": 9}, 8, 2),
+    (DF, {"switch_ports": 11, "link_profile": "roce"}, 8, 20),
+    (DF, {"switch_ports": 15, "groups": 2}, 8, 5),  # 16 cables between two groups
+    (DF, {"switch_ports": 7, "groups": 8}, 8, 3),  # 8 ports for 7 groups: the spare one joins opposite groups
+    (DF, {"switch_ports": 7, "groups": 7}, 8, 3),  # 8 ports for 6 groups: the spare two close a ring
+    (
+        DF,
+        {"switch_ports": 11, "groups": 5, "routers_per_group": 5},
+        8,
+        3,
+    ),  # 15 ports, of which three stay empty
+    (DF, {"switch_ports": 16, "endpoints_per_router": 3, "global_ports": 5, "groups": 20}, 8, 9),
 ]
 
 
-def node_with(gpus: int) -> NodeSpec:
-    return NODES["h800"].model_copy(update={"gpus": gpus})
+def node_with(gpus: int, nic_ports: int = 1) -> NodeSpec:
+    return NODES["h800"].model_copy(update={"gpus": gpus, "nic_ports": nic_ports})
 
 
 def spec_of(kind: str, fields: dict[str, Any]) -> Any:
@@ -69,13 +124,15 @@ def cables(graph: Any, one: str, other: str) -> int:
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[2]}x{case[3]}-{case[1]}")
 def case(request: pytest.FixtureRequest) -> Any:
     kind, fields, gpus, num_nodes = request.param
-    spec, node = spec_of(kind, fields), node_with(gpus)
+    spec = spec_of(kind, {name: value for name, value in fields.items() if name != "nic_ports"})
+    node = node_with(gpus, fields.get("nic_ports", 1))
     return spec, node, num_nodes, build_cluster(node, num_nodes, spec)
 
 
 def test_every_family_has_cases() -> None:
     families = {get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(get_args(Topology)[0])}
-    assert families == {kind for kind, *_ in CASES}
+    # A custom network is a file, and has tests of its own.
+    assert families - {"custom"} == {kind for kind, *_ in CASES} == set(DIAMETER)
 
 
 def test_graph_states_what_it_is(case: Any) -> None:
@@ -100,83 +157,161 @@ def test_a_node_holds_its_devices(case: Any) -> None:
 
 def test_capacities_and_profiles_are_those_of_node_and_spec(case: Any) -> None:
     spec, node, _, graph = case
-    network = ("roce" if getattr(spec, "link_profile", "") == "roce" else "infiniband", node.nic)
+    # The ports of a NIC share its rate.
+    rate = node.nic / node.nic_ports
+    network = ("roce" if getattr(spec, "link_profile", "") == "roce" else "infiniband", rate)
     pcie = ("pcie", node.pcie)
     expected = {"nvlink": ("nvlink", node.nvlink), "pcie": pcie, "pcie_host": pcie, "pcie_nic": pcie}
-    expected |= {"nic": network, "leaf_spine": network}
+    expected |= dict.fromkeys(("nic", "leaf_spine", "spine_core", "router_local", "router_global"), network)
     for _, _, data in graph.edges(data=True):
         assert (data["profile"], data["capacity_bytes_per_s"]) == expected[data["kind"]]
 
 
+def switch_of(graph: Any, nic: str) -> list[str]:
+    """Return the switches that a NIC is plugged into."""
+    return [target for target in graph[nic] if graph.nodes[target]["kind"] == "switch"]
+
+
 def test_planes_are_connected_and_disjoint(case: Any) -> None:
     _, node, _, graph = case
-    network = graph.subgraph(vertices(graph, kind="nic") + vertices(graph, kind="switch"))
+    planes = graph.graph["planes"]
+    one_plane = [nic for nic in vertices(graph, kind="nic") if graph.nodes[nic]["plane"] >= 0]
+    network = graph.subgraph(one_plane + vertices(graph, kind="switch"))
     # One connected part a plane: fewer would join planes, more would cut one up.
     parts = list(nx.strongly_connected_components(network))
-    assert len(parts) == graph.graph["planes"]
+    assert len(parts) == planes
     for part in parts:
         assert len({graph.nodes[vertex]["plane"] for vertex in part}) == 1
     # Within a node every device reaches every other.
     assert nx.is_strongly_connected(graph.subgraph(vertices(graph, node=0)))
-    if graph.graph["planes"]:
+    if planes:
         assert nx.is_strongly_connected(graph)
-        for nic in vertices(graph, kind="nic"):
-            data = graph.nodes[nic]
-            assert data["plane"] == data["index"] % graph.graph["planes"]
-            assert data["index"] < node.gpus
+    for nic in vertices(graph, kind="nic"):
+        data = graph.nodes[nic]
+        assert data["index"] < node.gpus
+        # The ports of a node's NICs go to the planes in turn, 0 1 2 ... 0 1 2 ..., so that a NIC has no two in one.
+        ports = range(data["index"] * node.nic_ports, (data["index"] + 1) * node.nic_ports)
+        joined = [graph.nodes[switch]["plane"] for switch in switch_of(graph, nic)]
+        assert sorted(joined) == sorted({port % planes for port in ports})
+        assert graph.out_degree(nic) == 1 + node.nic_ports
+        assert data["plane"] == (joined[0] if node.nic_ports == 1 else -1)
 
 
-def test_leaves_fill_in_node_order(case: Any) -> None:
+def test_the_counts_are_those_of_the_graph(case: Any) -> None:
+    spec, node, num_nodes, graph = case
+    kinds = [data["kind"] for _, _, data in graph.edges(data=True)]
+    between = sum(kinds.count(kind) for kind in ("leaf_spine", "spine_core", "router_local", "router_global"))
+    # Every cable is two directed edges.
+    assert spec.counts(node, num_nodes) == NetworkCounts(
+        endpoints=len(vertices(graph, kind="nic")),
+        switches=len(vertices(graph, kind="switch")),
+        links=between // 2,
+        endpoint_links=kinds.count("nic") // 2,
+    )
+
+
+def test_no_switch_has_more_cables_than_ports(case: Any) -> None:
     spec, _, _, graph = case
-    full = getattr(spec, "endpoints_per_leaf", None) or getattr(spec, "switch_ports", 0) // 2
+    for switch in vertices(graph, kind="switch"):
+        assert graph.nodes[switch]["ports"] == spec.switch_ports
+        assert graph.out_degree(switch) <= spec.switch_ports
+
+
+def test_switches_are_numbered_within_their_layer_plane_and_rail(case: Any) -> None:
+    *_, graph = case
+    numbers: dict[tuple[Any, ...], list[int]] = {}
+    for switch in vertices(graph, kind="switch"):
+        data = graph.nodes[switch]
+        numbers.setdefault((data["layer"], data["plane"], data["rail"]), []).append(data["index"])
+    for row in numbers.values():
+        assert row == list(range(len(row)))
+
+
+def test_any_two_endpoints_are_within_the_diameter(case: Any) -> None:
+    spec, _, _, graph = case
+    switches = graph.subgraph(vertices(graph, kind="switch"))
+    for plane in range(graph.graph["planes"]):
+        holders = set(vertices(graph, layer="leaf", plane=plane) + vertices(graph, layer="router"))
+        farthest = 0
+        for switch in sorted(holders)[:40]:
+            hops = nx.single_source_shortest_path_length(switches, switch)
+            farthest = max(farthest, *(hops[other] for other in holders))
+        assert farthest <= DIAMETER[spec.kind]
+
+
+def test_groups_are_of_routers_or_of_the_pods_of_three_layers(case: Any) -> None:
+    spec, _, _, graph = case
+    for switch in vertices(graph, kind="switch"):
+        data = graph.nodes[switch]
+        grouped = data["layer"] == "router" or (spec.kind == FT3 and data["layer"] != "core")
+        assert (data["group"] >= 0) is grouped
+
+
+def endpoints_of_a_full_switch(spec: Any) -> int:
+    """Return how many NICs a full leaf or router has, by the definitions; 0 where it follows from others."""
+    ports = getattr(spec, "switch_ports", 0)
+    if spec.kind in {SF, DF}:
+        return spec.endpoints_per_router or 0
+    return getattr(spec, "endpoints_per_leaf", None) or min(
+        ports // 2, ports - (getattr(spec, "uplinks_per_leaf", None) or 1)
+    )
+
+
+def test_leaves_and_routers_fill_in_node_order(case: Any) -> None:
+    spec, _, _, graph = case
     rows: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     for nic in vertices(graph, kind="nic"):
-        (leaf,) = [target for target in graph[nic] if graph.nodes[target]["kind"] == "switch"]
-        at, data = graph.nodes[leaf], graph.nodes[nic]
-        assert at["rail"] == (data["index"] if spec.kind == MRFT else -1)
-        rows.setdefault((at["plane"], at["rail"]), []).append((data["node"], data["index"], at["index"]))
+        data = graph.nodes[nic]
+        for switch in switch_of(graph, nic):
+            at = graph.nodes[switch]
+            assert at["rail"] == (data["index"] if spec.kind == MRFT else -1)
+            rows.setdefault((at["plane"], at["rail"]), []).append((data["node"], data["index"], at["index"]))
+    full = endpoints_of_a_full_switch(spec)
     for row in rows.values():
         # Sorted by node and NIC, the first `full` are under leaf 0, the next under leaf 1, ...
-        assert [leaf for _, _, leaf in sorted(row)] == [place // full for place in range(len(row))]
+        switches = [switch for _, _, switch in sorted(row)]
+        held = full or switches.count(0)
+        assert switches == [place // held for place in range(len(row))]
 
 
-def test_counts_of_the_trees(case: Any) -> None:
+def test_counts_of_two_layer_trees(case: Any) -> None:
     spec, node, num_nodes, graph = case
-    if spec.kind == "none":
-        assert not vertices(graph, kind="switch")
+    if spec.kind not in TWO_LAYERS:
         return
-    half = spec.switch_ports // 2
-    full = spec.endpoints_per_leaf or half
+    full = endpoints_of_a_full_switch(spec)
+    up = spec.uplinks_per_leaf or min(spec.switch_ports // 2, spec.switch_ports - full)
     for plane in range(graph.graph["planes"]):
         if spec.kind == MRFT:
             leaves = math.ceil(num_nodes / full) * node.gpus
         else:
-            nics = sum(1 for nic in range(node.gpus) if nic % graph.graph["planes"] == plane)
+            ports = node.gpus * node.nic_ports
+            nics = sum(1 for port in range(ports) if port % graph.graph["planes"] == plane)
             leaves = math.ceil(num_nodes * nics / full)
         assert len(vertices(graph, layer="leaf", plane=plane)) == leaves
         # The fewest spines whose ports hold all uplinks: one less would not.
         spines = len(vertices(graph, layer="spine", plane=plane))
-        assert leaves * half <= spines * spec.switch_ports
+        assert leaves * up <= spines * spec.switch_ports
         if spec.spines is None:
-            assert leaves * half > (spines - 1) * spec.switch_ports
+            assert leaves * up > (spines - 1) * spec.switch_ports
         else:
             assert spines == spec.spines
 
 
-def test_uplinks_are_all_wired_and_even(case: Any) -> None:
+def test_uplinks_of_two_layer_trees_are_all_wired_and_even(case: Any) -> None:
     spec, _, _, graph = case
+    if spec.kind not in TWO_LAYERS:
+        return
+    full = endpoints_of_a_full_switch(spec)
     for plane in range(graph.graph["planes"]):
         leaves = vertices(graph, layer="leaf", plane=plane)
         spines = vertices(graph, layer="spine", plane=plane)
         for leaf in leaves:
             up = [cables(graph, leaf, spine) for spine in spines]
-            assert sum(up) == spec.switch_ports // 2
+            assert sum(up) == (spec.uplinks_per_leaf or min(spec.switch_ports // 2, spec.switch_ports - full))
             assert min(up) >= 1
             assert max(up) - min(up) <= 1
         loads = [graph.out_degree(spine) for spine in spines]
         assert max(loads) - min(loads) <= 1
-        for switch in leaves + spines:
-            assert graph.out_degree(switch) <= graph.nodes[switch]["ports"] == spec.switch_ports
 
 
 def test_building_again_gives_the_same_edges_in_the_same_order(case: Any) -> None:
@@ -186,14 +321,53 @@ def test_building_again_gives_the_same_edges_in_the_same_order(case: Any) -> Non
     assert list(again.edges(keys=True, data=True)) == list(graph.edges(keys=True, data=True))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "fields", "num_nodes"),
+    [
+        (FT2, {}, 256),
+        (MPFT, {}, 2048),
+        (FT3, {}, 8192),
+        (SF, {"q": 27}, 3827),
+        (SF, {"q": 29}, 4415),
+        (DF, {"groups": 511}, 32704),
+    ],
+)
+def test_the_sizes_of_table_3_can_be_built(kind: str, fields: dict[str, Any], num_nodes: int) -> None:
+    # Zhao et al., arXiv 2505.09343, Table 3; in place of its Slim Fly, which does not exist, the nearest that do.
+    spec, node = spec_of(kind, fields), node_with(8)
+    graph = build_cluster(node, num_nodes, spec)
+    vertex_kinds = Counter(data["kind"] for _, data in graph.nodes(data=True))
+    edge_kinds = Counter(data["kind"] for _, _, data in graph.edges(data=True))
+    between = sum(edge_kinds[kind] for kind in ("leaf_spine", "spine_core", "router_local", "router_global"))
+    assert spec.counts(node, num_nodes) == NetworkCounts(
+        vertex_kinds["nic"], vertex_kinds["switch"], between // 2, edge_kinds["nic"] // 2
+    )
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_building_leaves_garbage_collection_as_it_was(was_enabled: bool) -> None:
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        build_cluster(node_with(1), 1, spec_of("none", {}))
+        assert gc.isenabled() is was_enabled
+        with pytest.raises(FieldError):
+            build_cluster(node_with(1), 2, spec_of("none", {}))
+        assert gc.isenabled() is was_enabled
+    finally:
+        gc.enable()
+
+
 def test_the_hash_seed_changes_nothing() -> None:
     program = (
         "import hashlib\n"
-        "from topologies import NODES, MultiPlaneFatTree, MultiRailFatTree, build_cluster\n"
-        "for spec in (MultiPlaneFatTree(kind='multi-plane-fat-tree', switch_ports=8),\n"
-        "             MultiRailFatTree(kind='multi-rail-fat-tree', switch_ports=16)):\n"
-        "    edges = list(build_cluster(NODES['h800'], 9, spec).edges(keys=True, data=True))\n"
-        "    print(hashlib.sha256(repr(edges).encode()).hexdigest())\n"
+        "from pydantic import TypeAdapter\n"
+        "from topologies import NODES, Topology, build_cluster\n"
+        f"for kind in {sorted(set(DIAMETER) - {'none'})!r}:\n"
+        "    spec = TypeAdapter(Topology).validate_python({'kind': kind, 'switch_ports': 16})\n"
+        "    graph = build_cluster(NODES['h800'], 9, spec)\n"
+        "    text = repr((list(graph.nodes(data=True)), list(graph.edges(keys=True, data=True))))\n"
+        "    print(kind, hashlib.sha256(text.encode()).hexdigest())\n"
     )
     seen = {
         subprocess.run(
@@ -210,38 +384,124 @@ def test_the_hash_seed_changes_nothing() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from([MPFT, MRFT]),
+    kind=st.sampled_from([FT2, MPFT, MRFT]),
     ports=st.integers(2, 14),
-    per_leaf=st.none() | st.integers(1, 7),
+    per_leaf=st.none() | st.integers(1, 9),
+    uplinks=st.none() | st.integers(1, 9),
     spines=st.none() | st.integers(1, 7),
     planes=st.none() | st.integers(1, 6),
     gpus=st.integers(1, 6),
+    nic_ports=st.integers(1, 3),
     num_nodes=st.integers(1, 30),
 )
 def test_what_passes_check_can_be_built(
     kind: str,
     ports: int,
     per_leaf: int | None,
+    uplinks: int | None,
     spines: int | None,
     planes: int | None,
     gpus: int,
+    nic_ports: int,
     num_nodes: int,
 ) -> None:
-    fields = {"switch_ports": ports, "endpoints_per_leaf": per_leaf, "spines": spines}
-    spec, node = spec_of(kind, fields | ({"planes": planes} if kind == MPFT else {})), node_with(gpus)
-    # The laws of the definition: ports down, planes with NICs, leaves that a spine can reach.
-    full = per_leaf or ports // 2
-    if kind == MPFT:
-        leaves = [math.ceil(num_nodes * math.ceil(gpus / (planes or gpus)) / full)]
-    else:
-        leaves = [math.ceil(num_nodes / full) * gpus]
-    fits = full <= ports // 2 and (kind == MRFT or (planes or 1) <= gpus) and max(leaves) <= ports
-    if spines is not None:
-        fits &= spines <= ports // 2 and max(leaves) * (ports // 2) <= spines * ports
+    fields = {
+        "switch_ports": ports,
+        "endpoints_per_leaf": per_leaf,
+        "uplinks_per_leaf": uplinks,
+        "spines": spines,
+    }
+    spec = spec_of(kind, fields | ({"planes": planes} if kind == MPFT else {}))
+    node = node_with(gpus, nic_ports)
+    # The laws of the definition: ports of a leaf, planes with NICs, leaves that a spine can reach.
+    fits = (per_leaf or 1) + (uplinks or 1) <= ports
     if fits:
-        build_cluster(node, num_nodes, spec)
-    else:
+        full = per_leaf or min(ports // 2, ports - (uplinks or 1))
+        up = uplinks or min(ports // 2, ports - (per_leaf or 1))
+        if kind == MPFT:
+            num_planes = planes or (gpus if nic_ports == 1 else nic_ports)
+            fits &= nic_ports <= num_planes <= gpus * nic_ports
+            leaves = math.ceil(num_nodes * math.ceil(gpus * nic_ports / num_planes) / full)
+        else:
+            fits &= nic_ports == 1
+            leaves = (
+                math.ceil(num_nodes / full) * gpus if kind == MRFT else math.ceil(num_nodes * gpus / full)
+            )
+        fits &= leaves <= ports
+        if spines is not None:
+            fits &= spines <= up and leaves * up <= spines * ports
+    judge(spec, node, num_nodes, fits=fits)
+
+
+def judge(spec: Any, node: NodeSpec, num_nodes: int, *, fits: bool) -> None:
+    """Build what fits, and see that what does not is refused by all three alike."""
+    if fits:
+        graph = build_cluster(node, num_nodes, spec)
+        assert spec.counts(node, num_nodes).switches == len(vertices(graph, kind="switch"))
+        return
+    for refuses in (spec.check, spec.counts, spec.build):
         with pytest.raises(FieldError):
-            spec.check(node, num_nodes)
-        with pytest.raises(FieldError):
-            spec.build(node, num_nodes)
+            refuses(node, num_nodes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ports=st.integers(2, 9),
+    per_leaf=st.none() | st.integers(1, 6),
+    uplinks=st.none() | st.integers(1, 6),
+    leaves_per_pod=st.none() | st.integers(1, 6),
+    spine_uplinks=st.none() | st.integers(1, 6),
+    gpus=st.integers(1, 6),
+    num_nodes=st.integers(1, 40),
+)
+def test_what_passes_check_can_be_built_of_three_layers(
+    ports: int,
+    per_leaf: int | None,
+    uplinks: int | None,
+    leaves_per_pod: int | None,
+    spine_uplinks: int | None,
+    gpus: int,
+    num_nodes: int,
+) -> None:
+    fields = {
+        "switch_ports": ports,
+        "endpoints_per_leaf": per_leaf,
+        "uplinks_per_leaf": uplinks,
+        "leaves_per_pod": leaves_per_pod,
+        "uplinks_per_spine": spine_uplinks,
+    }
+    fits = (per_leaf or 1) + (uplinks or 1) <= ports and (leaves_per_pod or 1) + (spine_uplinks or 1) <= ports
+    if fits:
+        full = per_leaf or min(ports // 2, ports - (uplinks or 1))
+        pod = full * (leaves_per_pod or min(ports // 2, ports - (spine_uplinks or 1)))
+        fits = gpus * num_nodes <= ports * pod  # as many pods as a core has ports
+    judge(spec_of(FT3, fields), node_with(gpus), num_nodes, fits=fits)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ports=st.integers(2, 12),
+    held=st.none() | st.integers(1, 4),
+    size=st.none() | st.integers(1, 6),
+    between=st.none() | st.integers(1, 4),
+    groups=st.none() | st.integers(1, 12),
+    num_nodes=st.integers(1, 40),
+)
+def test_what_passes_check_can_be_built_of_groups(
+    ports: int, held: int | None, size: int | None, between: int | None, groups: int | None, num_nodes: int
+) -> None:
+    fields = {
+        "switch_ports": ports,
+        "endpoints_per_router": held,
+        "routers_per_group": size,
+        "global_ports": between,
+        "groups": groups,
+    }
+    quarter = max(1, (ports + 1) // 4)
+    p, a, h = held or quarter, size or 2 * quarter, between or quarter
+    fits = (
+        p + a - 1 + h <= ports
+        and (groups or 1) <= a * h + 1
+        and 2 * num_nodes <= p * a * (groups or a * h + 1)
+    )
+    judge(spec_of(DF, fields), node_with(2), num_nodes, fits=fits)

@@ -7,7 +7,15 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from simulator.units import FieldError
-from topologies import NODES, MultiPlaneFatTree, MultiRailFatTree, NodeSpec, Topology, build_cluster
+from topologies import (
+    NODES,
+    MultiPlaneFatTree,
+    MultiRailFatTree,
+    NodeSpec,
+    Topology,
+    TwoLayerFatTree,
+    build_cluster,
+)
 from topologies.multi_plane import plan_planes
 from topologies.multi_rail import plan_rails
 
@@ -23,8 +31,12 @@ def multi_rail(**fields: Any) -> MultiRailFatTree:
     return MultiRailFatTree(kind="multi-rail-fat-tree", **fields)
 
 
-def node_with(gpus: int) -> NodeSpec:
-    return H800.model_copy(update={"gpus": gpus})
+def two_layers(**fields: Any) -> TwoLayerFatTree:
+    return TwoLayerFatTree(kind="two-layer-fat-tree", **fields)
+
+
+def node_with(gpus: int, nic_ports: int = 1) -> NodeSpec:
+    return H800.model_copy(update={"gpus": gpus, "nic_ports": nic_ports})
 
 
 def count(graph: Any, kind: str) -> int:
@@ -35,10 +47,12 @@ def count(graph: Any, kind: str) -> int:
 def test_ft2_of_table_3() -> None:
     # 64 leaves x 32 ports down = 2,048 endpoints; 64 x 32 uplinks = 2,048 cables on 2,048 / 64 = 32 spines.
     # Zhao et al., arXiv 2505.09343, Table 3, FT2: 2,048 endpoints, 96 switches, 2,048 links.
-    graph = build_cluster(node_with(1), 2048, multi_plane())
+    graph = build_cluster(H800, 256, two_layers())
     layers = [data["layer"] for _, data in graph.nodes(data=True) if data["kind"] == "switch"]
     assert (layers.count("leaf"), layers.count("spine")) == (64, 32)
     assert (count(graph, "nic"), count(graph, "leaf_spine")) == (2048, 2048)
+    counts = two_layers().counts(H800, 256)
+    assert (counts.endpoints, counts.switches, counts.links) == (2048, 96, 2048)
 
 
 def test_mpft_of_table_3() -> None:
@@ -46,14 +60,41 @@ def test_mpft_of_table_3() -> None:
     graph = build_cluster(H800, 2048, multi_plane(planes=8))
     assert sum(data["kind"] == "switch" for _, data in graph.nodes(data=True)) == 768
     assert (count(graph, "nic"), count(graph, "leaf_spine")) == (16384, 16384)
-    trees = plan_planes(H800, 2048, multi_plane(planes=8))
-    assert (sum(tree.switches for tree in trees), sum(tree.cables for tree in trees)) == (768, 16384)
+    counts = multi_plane(planes=8).counts(H800, 2048)
+    assert (counts.endpoints, counts.switches, counts.links) == (16384, 768, 16384)
 
 
 def test_a_full_multi_rail_tree() -> None:
     # 64 leaves are 8 groups of 8 rails; a group has 32 nodes: 256 nodes, with the switches of FT2.
     tree = plan_rails(H800, 256, multi_rail())
     assert (tree.leaves, tree.spines, tree.cables) == (64, 32, 2048)
+
+
+def test_a_leaf_may_have_more_ports_down_than_up() -> None:
+    # 48 NICs below leave 16 uplinks: 64 leaves hold 3,072 NICs, 384 nodes, under 64 x 16 / 64 = 16 spines.
+    tree = plan_planes(H800, 384, multi_plane(planes=1, endpoints_per_leaf=48))[0]
+    assert (tree.leaves, tree.spines, tree.uplinks) == (64, 16, 16)
+    # 16 uplinks by themselves leave the NICs at half of the ports: 8 nodes are 2 leaves, 32 cables, one spine.
+    tree = plan_planes(H800, 8, multi_plane(planes=1, uplinks_per_leaf=16))[0]
+    assert (tree.leaves, tree.endpoints, tree.spines) == (2, 32, 1)
+
+
+def test_nics_with_four_ports_join_four_planes() -> None:
+    # A NIC has a cable to each plane, at a quarter of its rate: 50 / 4 = 12.5 GB/s. A plane has all 16 NICs.
+    graph = build_cluster(node_with(8, nic_ports=4), 2, multi_plane())
+    assert graph.graph["planes"] == 4
+    cables = {other: data for other, data in graph["node1/nic5"].items() if other.startswith("plane")}
+    assert list(cables) == [f"plane{plane}/leaf0" for plane in range(4)]
+    assert {data[0]["capacity_bytes_per_s"] for data in cables.values()} == {12.5e9}
+    assert graph.nodes["node1/nic5"]["plane"] == -1
+    assert sum(data["kind"] == "nic" for *_, data in graph.out_edges("plane2/leaf0", data=True)) == 16
+
+
+def test_ports_go_to_more_planes_in_turn() -> None:
+    # 4 ports and 8 planes: port j of NIC i joins plane (4 i + j) mod 8: even NICs 0 to 3, odd ones 4 to 7.
+    graph = build_cluster(node_with(8, nic_ports=4), 1, multi_plane(planes=8))
+    for nic, planes in ((0, range(4)), (1, range(4, 8)), (2, range(4))):
+        assert [f"plane{plane}/leaf0" for plane in planes] == list(graph[f"node0/nic{nic}"])[1:]
 
 
 def test_a_partly_filled_plane_bundles_its_uplinks() -> None:
@@ -92,12 +133,27 @@ REFUSALS: list[tuple[Any, NodeSpec, int, str, str]] = [
     ),
     (multi_plane(planes=9), H800, 1, "topology.planes", r"9 planes need .* must be at most 8$"),
     (multi_plane(), NODES["gb200-nvl72"], 1, "topology.planes", r"72 NICs .* from 1 to 16$"),
+    # One uplink at least: 64 + 1 ports.
     (
-        multi_plane(endpoints_per_leaf=33),
+        multi_plane(endpoints_per_leaf=64),
         H800,
         1,
         "topology.endpoints_per_leaf",
-        r"at most 32, .* at least 66$",
+        r"endpoints_per_leaf: 64 and uplinks_per_leaf: 1 need 65 ports, .* has 64; .* at most 63, .* at least 65$",
+    ),
+    (
+        multi_plane(endpoints_per_leaf=33, uplinks_per_leaf=40),
+        H800,
+        1,
+        "topology.endpoints_per_leaf",
+        r"need 73 ports, .* endpoints_per_leaf must be at most 24, or switch_ports at least 73$",
+    ),
+    (
+        multi_plane(uplinks_per_leaf=64),
+        H800,
+        1,
+        "topology.uplinks_per_leaf",
+        r"need 65 ports, .* uplinks_per_leaf must be at most 63, .* at least 65$",
     ),
     (multi_plane(spines=33), H800, 1, "topology.spines", r"32 uplinks, .* at most 32 spines, not 33$"),
     # 200 nodes are 7 leaves x 32 uplinks = 224 ports: 4 spines, and 3 have 192.
@@ -108,6 +164,44 @@ REFUSALS: list[tuple[Any, NodeSpec, int, str, str]] = [
         "topology.spines",
         r"224 ports .* have 192; spines must be at least 4$",
     ),
+    (
+        multi_plane(planes=2),
+        node_with(8, 4),
+        1,
+        "topology.planes",
+        r"at least 4, or the node's nic_ports at most 2$",
+    ),
+    (
+        multi_plane(planes=5),
+        node_with(1, 4),
+        1,
+        "topology.planes",
+        r"5 planes need .* ports of NICs .* at most 4$",
+    ),
+    # Every NIC of a node joins each of the 4 planes: 2,048 / 8 = 256 nodes.
+    (
+        multi_plane(),
+        node_with(8, 4),
+        257,
+        "nodes",
+        r"at most 256 of these nodes; 257 would need switch_ports: 65$",
+    ),
+    (
+        multi_rail(),
+        node_with(8, 2),
+        1,
+        "node.nic_ports",
+        r"multi-rail-fat-tree has one plane, .* multi-plane-fat-tree$",
+    ),
+    (
+        two_layers(),
+        node_with(8, 2),
+        1,
+        "node.nic_ports",
+        r"two-layer-fat-tree has one plane, .* nic_ports: 1",
+    ),
+    (two_layers(), H800, 257, "nodes", r"a tree \(two layers\) .* at most 256 .* switch_ports: 65$"),
+    (two_layers(spines=5), H800, 100, "topology.spines", r"spines must be at least 13$"),
     # 512 x 1,024 nodes fit, with 5 cables for each of 8 x 2^19 GPUs, and 512 x 1,024 uplinks in each of 8 planes.
     (multi_plane(switch_ports=1024), H800, 2**19, "nodes", r"25,165,824 cables, more than the 4,000,000"),
     # 8 groups of 32 nodes; a ninth group needs 72 leaves, and 72 ports.
@@ -116,11 +210,11 @@ REFUSALS: list[tuple[Any, NodeSpec, int, str, str]] = [
     (multi_rail(), H800, HUGE, "nodes", r"no switch of up to 1,024 ports"),
     (multi_rail(), H800, -3, "nodes", r"at least 1 node, not -3"),
     (
-        multi_rail(endpoints_per_leaf=40),
+        multi_rail(endpoints_per_leaf=80),
         H800,
         1,
         "topology.endpoints_per_leaf",
-        r"at most 32, .* at least 80$",
+        r"at most 63, or switch_ports at least 81$",
     ),
     # 33 nodes are two groups: 16 leaves x 32 uplinks = 512 ports, 8 spines.
     (multi_rail(spines=7), H800, 33, "topology.spines", r"512 ports .* have 448; spines must be at least 8$"),
@@ -139,7 +233,7 @@ def test_refusals_name_the_field_and_the_remedy(
     assert time.monotonic() - begun < 1.0
 
 
-@pytest.mark.parametrize(("spec", "most"), [(multi_plane(), 2048), (multi_rail(), 256)])
+@pytest.mark.parametrize(("spec", "most"), [(multi_plane(), 2048), (multi_rail(), 256), (two_layers(), 256)])
 def test_the_number_of_nodes_that_is_said_to_fit_does(spec: Any, most: int) -> None:
     spec.check(H800, most)
     with pytest.raises(FieldError, match=f"at most {most:,} of these nodes"):

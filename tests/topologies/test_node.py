@@ -64,6 +64,12 @@ def test_what_is_assumed_is_said() -> None:
     assert "PCIe Gen5 x16" in NODES["gb200-nvl72"].assumptions[0]
 
 
+def test_the_ports_of_a_nic_share_its_rate() -> None:
+    # 200 Gbit/s = 25 GB/s over two ports.
+    assert NodeSpec.model_validate({**INLINE, "nic_ports": 2}).nic_port_bytes_per_s == 12.5e9
+    assert {node.nic_ports for node in NODES.values()} == {1}
+
+
 @pytest.mark.parametrize("name", NODES)
 def test_a_node_can_be_written_and_read_back(name: str) -> None:
     assert NodeSpec.model_validate(NODES[name].model_dump(mode="json")) == NODES[name]
@@ -79,6 +85,8 @@ def test_a_node_can_be_written_inline() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("nic_ports", 0),
+        ("nic_ports", 17),
         ("gpus", 0),
         ("gpus", 1025),
         ("gpus", 8.0),

@@ -8,12 +8,27 @@ import networkx as nx
 import pytest
 
 import topologies.schema as vocabulary
-from topologies import NODES, MultiPlaneFatTree, NoNetwork, build_cluster, check_graph
+from topologies import (
+    NODES,
+    Dragonfly,
+    MultiPlaneFatTree,
+    NoNetwork,
+    ThreeLayerFatTree,
+    build_cluster,
+    check_graph,
+)
 
 NODE = NODES["h800"].model_copy(update={"gpus": 2})
 GPU, NVSWITCH, PCIE, HOST, NIC = (f"node0/{name}" for name in ("gpu0", "nvswitch", "pcie0", "host", "nic0"))
 LEAF, SPINE = "plane0/leaf0", "plane0/spine0"
 WIRE = {"kind": "leaf_spine", "profile": "infiniband", "capacity_bytes_per_s": 50e9}
+
+# Together they write all that the vocabulary holds.
+FAMILIES: list[Any] = [
+    MultiPlaneFatTree(kind="multi-plane-fat-tree"),
+    ThreeLayerFatTree(kind="three-layer-fat-tree"),
+    Dragonfly(kind="dragonfly", switch_ports=3, groups=3),
+]
 
 
 @pytest.fixture
@@ -36,6 +51,28 @@ def add_both(graph: Any, one: str, other: str, key: Any, **attributes: Any) -> N
     graph.add_edge(other, one, key, **attributes)
 
 
+def add_router(graph: Any, name: str, group: int) -> None:
+    """Add a router of plane 0, with a port, in a group."""
+    place = {"plane": 0, "rail": -1, "group": group, "index": 0}
+    graph.add_node(name, kind="switch", layer="router", ports=1, **place)
+
+
+def join_routers(graph: Any, one_group: int, other_group: int, kind: str) -> None:
+    """Add two routers with a cable between them; they hold nothing."""
+    for name, group in (("r0", one_group), ("r1", other_group)):
+        add_router(graph, name, group)
+    add_both(graph, "r0", "r1", 0, **WIRE | {"kind": kind})
+
+
+def move_nic(graph: Any, *leaves: str) -> None:
+    """Cable NIC 0 of node 0, now with plane -1, to these leaves of eight ports, and to no other."""
+    graph.nodes[NIC]["plane"] = -1
+    graph.remove_edges_from([(NIC, LEAF), (LEAF, NIC)])
+    for leaf in leaves:
+        graph.nodes[leaf]["ports"] = 8
+        add_both(graph, NIC, leaf, graph.number_of_edges(NIC, leaf), **WIRE | {"kind": "nic"})
+
+
 def pcie(kind: str) -> dict[str, Any]:
     return {"kind": kind, "profile": "pcie", "capacity_bytes_per_s": 64e9}
 
@@ -52,43 +89,48 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("vertex_attributes", lambda g: g.nodes[GPU].pop("index"), r"'node0/gpu0' has no 'index'; add it"),
     ("vertex_attributes", lambda g: g.nodes[GPU].update(index=True), r"index True; it must be of type int"),
     ("vertex_attributes", lambda g: g.nodes[GPU].update(node=0.0), r"node 0.0; it must be of type int"),
-    ("vertex_attributes", lambda g: g.nodes[NIC].update(plane=-1), r"plane -1; it must be at least 0"),
+    ("vertex_attributes", lambda g: g.nodes[NIC].update(plane=-2), r"plane -2; it must be at least -1"),
     (
         "vertex_attributes",
         lambda g: g.nodes[LEAF].update(layer="edge"),
-        r"layer 'edge'; known are leaf, spine",
+        r"layer 'edge'; known are leaf, spine, core, router",
     ),
     ("vertex_attributes", lambda g: g.nodes[LEAF].update(rail=-2), r"rail -2; it must be at least -1"),
     ("vertex_names", lambda g: g.nodes[GPU].update(index=1), r"'node0/gpu0' must be called 'node0/gpu1'"),
     ("vertex_names", lambda g: g.add_node(7, **g.nodes[LEAF]), r"vertex 7 has an id that is no text; .*'7'"),
-    ("edge_attributes", lambda g: both(g, GPU, PCIE)[0].pop("profile"), r"gpu0' -> .*pcie0'.* no 'profile'"),
-    ("edge_attributes", lambda g: set_both(g, GPU, PCIE, kind="cxl"), r"kind 'cxl'; known are nvlink, pcie"),
+    ("edges", lambda g: both(g, GPU, PCIE)[0].pop("profile"), r"gpu0' -> .*pcie0'.* no 'profile'"),
+    ("edges", lambda g: set_both(g, GPU, PCIE, kind="cxl"), r"kind 'cxl'; known are nvlink, pcie"),
     (
-        "edge_attributes",
+        "edges",
         lambda g: set_both(g, GPU, PCIE, profile="x"),
         r"profile 'x'; known are nvlink, pcie",
     ),
     (
-        "edge_attributes",
+        "edges",
         lambda g: set_both(g, GPU, PCIE, capacity_bytes_per_s="64 GB/s"),
         r"capacity_bytes_per_s '64 GB/s'; it must be of type float: .*bytes per second",
     ),
     *[
         (
-            "capacities",
+            "edges",
             lambda g, value=value: set_both(g, NIC, LEAF, capacity_bytes_per_s=value),
             r"node0/nic0' -> 'plane0/leaf0'.* must be finite and more than 0",
         )
         for value in (0.0, 0, -1.0, math.inf, math.nan)
     ],
     (
-        "edge_ends",
+        "edges",
         lambda g: set_both(g, GPU, PCIE, kind="nvlink"),
         r"gpu to pcie_switch; .* gpu and nvswitch",
     ),
-    ("edge_ends", lambda g: add_both(g, LEAF, "plane0/leaf1", 0, **WIRE), r"leaf to leaf; .* leaf and spine"),
     (
-        "edge_ends",
+        "edges",
+        lambda g: add_both(g, NIC, "node1/nic0", 0, **WIRE | {"kind": "nic"}),
+        r"nic to nic; it may join only nic and leaf, or nic and router",
+    ),
+    ("edges", lambda g: add_both(g, LEAF, "plane0/leaf1", 0, **WIRE), r"leaf to leaf; .* leaf and spine"),
+    (
+        "edges",
         lambda g: add_both(g, NIC, SPINE, 0, **WIRE | {"kind": "nic"}),
         r"nic to spine; .*nic and leaf",
     ),
@@ -98,27 +140,27 @@ BROKEN: list[tuple[str, Break, str]] = [
         r"joins nodes 0 and 1; such a cable stays within its node",
     ),
     (
-        "cable_directions",
+        "cables",
         lambda g: g.remove_edge(GPU, NVSWITCH, 0),
         r"no way back; add edge 'node0/gpu0' -> 'node0/nv",
     ),
-    ("cable_directions", lambda g: g.add_edge(LEAF, SPINE, 2, **WIRE), r"\(key 2\) has no way back"),
+    ("cables", lambda g: g.add_edge(LEAF, SPINE, 2, **WIRE), r"\(key 2\) has no way back"),
     (
-        "cable_directions",
+        "cables",
         lambda g: both(g, LEAF, SPINE)[0].update(capacity_bytes_per_s=25e9),
         r"capacity_bytes_per_s \S+, the way back has \S+; make both directions of a cable alike",
     ),
     (
-        "cable_directions",
+        "cables",
         lambda g: both(g, LEAF, SPINE)[1].update(profile="roce"),
         r"profile 'infiniband', the way back has 'roce'",
     ),
     (
-        "cable_keys",
+        "cables",
         lambda g: add_both(g, LEAF, SPINE, 5, **WIRE),
         r"3 cables .* keys 0, 1, 5; number them from 0",
     ),
-    ("cable_keys", lambda g: add_both(g, LEAF, SPINE, "a", **WIRE), r"keys 0, 1, 'a'; number them from 0"),
+    ("cables", lambda g: add_both(g, LEAF, SPINE, "a", **WIRE), r"keys 0, 1, 'a'; number them from 0"),
     (
         "ports",
         lambda g: add_both(g, LEAF, SPINE, 2, **WIRE),
@@ -129,6 +171,24 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("gpus", lambda g: g.graph.update(num_nodes=2), r"'node2/.* beyond num_nodes = 2"),
     ("gpus", lambda g: g.graph.update(gpus_per_node=1), r"'node0/gpu1' is beyond gpus_per_node = 1"),
     ("planes", lambda g: g.graph.update(planes=1), r"is in plane 1, the graph has planes = 1"),
+    ("groups", lambda g: add_router(g, "r0", -1), r"router 'r0' has group -1; number the groups"),
+    (
+        "groups",
+        lambda g: join_routers(g, 0, 1, "router_local"),
+        r"'router_local' joins the groups 0 and 1; router_local stays within",
+    ),
+    (
+        "groups",
+        lambda g: join_routers(g, 3, 3, "router_global"),
+        r"'router_global' joins the groups 3 and 3; .* router_global leaves it",
+    ),
+    ("planes", move_nic, r"nic0' has plane -1 and ports in the planes \[\]; plane -1 is for"),
+    ("planes", lambda g: move_nic(g, LEAF), r"nic0' has plane -1 and ports in the planes \[0\]; plane -1"),
+    (
+        "planes",
+        lambda g: move_nic(g, LEAF, "plane1/leaf0", "plane0/leaf1"),
+        r"ports in the planes \[0, 0, 1\]; plane -1 is for a NIC with several ports, each in another plane",
+    ),
     (
         "planes",
         lambda g: g.nodes["node1/nic0"].update(plane=1),
@@ -191,20 +251,37 @@ def test_attributes_of_others_are_left_alone(graph: Any) -> None:
     check_graph(graph)
 
 
-def test_the_vocabulary_holds_what_builders_write_and_nothing_else(graph: Any) -> None:
+def test_a_nic_may_have_a_port_in_each_of_several_planes(graph: Any) -> None:
+    move_nic(graph, LEAF, "plane1/leaf0")
+    check_graph(graph)
+
+
+def test_routers_may_be_joined_within_and_between_groups(graph: Any) -> None:
+    join_routers(graph, 0, 1, "router_global")
+    check_graph(graph)
+    graph.remove_nodes_from(["r0", "r1"])
+    join_routers(graph, 1, 1, "router_local")
+    check_graph(graph)
+
+
+def test_the_vocabulary_holds_what_builders_write_and_nothing_else() -> None:
     # Attributes in prose rot; here the tables and the graphs must name the same ones.
-    written: dict[str, set[str]] = {}
-    for _, data in graph.nodes(data=True):
-        written.setdefault(data["kind"], set()).update(data)
+    on_vertices: dict[str, set[str]] = {}
+    edge_kinds: set[str] = set()
+    for spec in FAMILIES:
+        graph = build_cluster(NODE, 3, spec)
+        for _, data in graph.nodes(data=True):
+            on_vertices.setdefault(data["kind"], set()).update(data)
+        edge_kinds |= {data["kind"] for _, _, data in graph.edges(data=True)}
+        on_edges = {name for _, _, data in graph.edges(data=True) for name in data}
+        assert on_edges == {attribute.name for attribute in vocabulary.EDGE_ATTRIBUTES}
+        assert set(graph.graph) == {attribute.name for attribute in vocabulary.GRAPH_ATTRIBUTES}
     tables = {
         kind: {"kind", *(attribute.name for attribute in row.attributes)}
         for kind, row in vocabulary.VERTEX_KINDS.items()
     }
-    assert written == tables
-    assert {data["kind"] for _, _, data in graph.edges(data=True)} == set(vocabulary.EDGE_KINDS)
-    on_edges = {name for _, _, data in graph.edges(data=True) for name in data}
-    assert on_edges == {attribute.name for attribute in vocabulary.EDGE_ATTRIBUTES}
-    assert set(graph.graph) == {attribute.name for attribute in vocabulary.GRAPH_ATTRIBUTES}
+    assert on_vertices == tables
+    assert edge_kinds == set(vocabulary.EDGE_KINDS)
 
 
 def test_a_lone_node_has_no_nics() -> None:
