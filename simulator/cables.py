@@ -35,7 +35,8 @@ class LinkCosts:
 class Cables:
     """The directed edges of the cluster graph, in its order: arrays of shape [num_cables].
 
-    source, target: vertex names; key: number among parallel cables; kind, profile: as the graph has them
+    source, target: vertex names; source_vertex, target_vertex: the places of those among the graph's vertices
+    key: number among parallel cables; kind, profile: as the graph has them
     capacity_bytes_per_s: datasheet; effective_bytes_per_s: times the profile's efficiency
     plane, node: -1 where a cable belongs to none
     upward: in a tree 1 from a leaf to a spine, 2 from a spine to a core, -1 and -2 back; 0 for all other cables
@@ -44,6 +45,8 @@ class Cables:
 
     source: Texts
     target: Texts
+    source_vertex: IntArray
+    target_vertex: IntArray
     key: IntArray
     kind: Texts
     profile: Texts
@@ -57,7 +60,7 @@ class Cables:
     @classmethod
     def of_graph(cls, graph: ClusterGraph, costs: Mapping[str, LinkCosts]) -> "Cables":
         """Return the cables of a graph that keeps the vocabulary of `topologies.schema`."""
-        source, target = cable_ends(graph)
+        source, target = _cable_ends(graph)
         between = [keys for _, targets in graph.adjacency() for keys in targets.values()]  # parallel cables
         data = [data for keys in between for data in keys.values()]
         names = _texts(graph)
@@ -73,6 +76,8 @@ class Cables:
         return cls(
             source=names[source],
             target=names[target],
+            source_vertex=source,
+            target_vertex=target,
             key=np.array([key for keys in between for key in keys], np.int64),
             kind=_texts([edge["kind"] for edge in data]),
             profile=profile,
@@ -101,7 +106,7 @@ def _of_vertices(graph: ClusterGraph, name: str) -> IntArray:
     return np.array([data.get(name, -1) for _, data in graph.nodes(data=True)], np.int64)
 
 
-def cable_ends(graph: ClusterGraph) -> tuple[IntArray, IntArray]:
+def _cable_ends(graph: ClusterGraph) -> tuple[IntArray, IntArray]:
     """Return the source and the target of each directed edge, by place of the vertex: [num_cables] each."""
     place = {vertex: number for number, vertex in enumerate(graph)}
     adjacency = list(graph.adjacency())

@@ -67,7 +67,9 @@ class LinkFault(_CableFault):
         description="names of the two devices in the cluster graph, such as `[plane0/leaf0, plane0/spine1]`",
     )
     cable: int | None = Field(
-        default=None, ge=0, description="number of one of several parallel cables, from 0 (default all of them)"
+        default=None,
+        ge=0,
+        description="number of one of several parallel cables, from 0 (default all of them)",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.cables import Cables, Texts, cable_ends
+from simulator.cables import Cables, Texts
 from simulator.routing import ONE_GLOBAL_CABLE, Fabric
 from simulator.rows import csr_offsets
 from topologies.schema import ClusterGraph
@@ -60,7 +60,7 @@ class Wiring:
     def of_graph(cls, graph: ClusterGraph, cables: Cables, policy: str) -> "Wiring":
         """Return the wiring of a graph that keeps the vocabulary of `topologies.schema`."""
         vertices = _Vertices.of_graph(graph)
-        source, target = cable_ends(graph)
+        source, target = cables.source_vertex, cables.target_vertex
         endpoint = vertices.node * int(graph.graph["gpus_per_node"]) + vertices.index
         num_endpoints = int(graph.graph["num_nodes"]) * int(graph.graph["gpus_per_node"])
         back = _ways_back(source, target, cables.key)

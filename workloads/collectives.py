@@ -116,7 +116,7 @@ class CollectiveSpec(Spec):
         return tuple(range(num_ranks)) if self.ranks == "all" else self.ranks
 
     def _in_order(self, num_ranks: int) -> IntArray:
-        """Return the ranks in the order in which groups are formed: every stride-th from the first, the second, ..."""
+        """Return ranks in the order in which groups are formed: every stride-th from the first, then the second."""
         ranks: IntArray = np.array(self._ranks(num_ranks), np.int64).reshape(-1, self.stride).T.ravel()
         return ranks
 

@@ -164,7 +164,10 @@ def test_the_graph_reference_has_every_kind_and_attribute():
         *EDGE_KINDS,
         *(attribute.name for attribute in EDGE_ATTRIBUTES),
     ]
-    assert "| `nic` | nic and leaf, or nic and router | no | a network cable of a NIC, one for each of its ports |" in graph_reference()
+    assert (
+        "| `nic` | nic and leaf, or nic and router | no | a network cable of a NIC, one for each of its ports |"
+        in graph_reference()
+    )
 
 
 def test_units_are_those_that_are_read():
