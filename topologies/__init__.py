@@ -14,11 +14,12 @@ from pydantic import Field
 from topologies.counts import NetworkCounts
 from topologies.custom import CustomNetwork
 from topologies.dragonfly import Dragonfly
+from topologies.graph_check import check_graph
 from topologies.multi_plane import MultiPlaneFatTree
 from topologies.multi_rail import MultiRailFatTree
 from topologies.no_network import NoNetwork
 from topologies.node import NODES, GpuSpec, NodeSpec
-from topologies.schema import ClusterGraph, check_graph
+from topologies.schema import ClusterGraph
 from topologies.slim_fly import SlimFly
 from topologies.three_layer import ThreeLayerFatTree
 from topologies.two_layer import TwoLayerFatTree

@@ -10,9 +10,10 @@ from pydantic import Field, PrivateAttr
 
 from simulator.units import FieldError, Spec
 from topologies.counts import NetworkCounts
+from topologies.graph_check import check_graph
 from topologies.graph_file import read_graph
 from topologies.node import NodeSpec
-from topologies.schema import ClusterGraph, check_graph
+from topologies.schema import ClusterGraph
 
 _MOST: Final = 2**31  # what a whole number of a file stays below: it becomes an index or a count
 _NETWORK_PROFILES: Final = frozenset({"infiniband", "roce"})

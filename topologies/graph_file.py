@@ -50,7 +50,7 @@ def write_graph(graph: ClusterGraph, path: Path) -> None:
 
 
 def read_graph(path: Path) -> ClusterGraph:
-    """Return the graph of a file, not yet checked by `topologies.schema.check_graph`.
+    """Return the graph of a file, not yet checked by `topologies.graph_check.check_graph`.
 
     Raises ValueError, naming what is wrong, if it is no graph of that format, and OSError if it cannot be read.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import networkx as nx
 import pytest
 
-import topologies.schema as vocabulary
+import topologies.graph_check as vocabulary
 from topologies import (
     NODES,
     Dragonfly,
