@@ -59,6 +59,26 @@ CASES: list[tuple[int, int, int, dict[str, Any], tuple[str, ...], int]] = [
 ]
 
 
+# Nodes, topology, policies and most cables of the sizes of Table 3 (of Slim Fly the nearest below).
+LARGE: list[tuple[int, dict[str, Any], tuple[str, ...], int]] = [
+    (2048, {"kind": "multi-plane-fat-tree", "planes": 8}, TREES, 2),
+    (8192, {"kind": "three-layer-fat-tree"}, TREES, 4),
+    (3827, {"kind": "slim-fly", "q": 27, "endpoints_per_router": 21}, BY_ROUTERS, 4),
+    (
+        32704,
+        {
+            "kind": "dragonfly",
+            "endpoints_per_router": 16,
+            "routers_per_group": 32,
+            "global_ports": 16,
+            "groups": 511,
+        },
+        BY_ROUTERS,
+        5,
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("case", "policy"),
     [(case, policy) for case in CASES for policy in case[4]],
@@ -69,16 +89,35 @@ def test_routes_chain_and_conserve_the_flow(case: Any, policy: str):
     spec = TypeAdapter(Topology).validate_python(topology)
     node = NODES["h800"].model_copy(update={"gpus": gpus, "nic_ports": ports})
     network = Network(build_cluster(node, num_nodes, spec), COSTS, policy, 3, bundle=False)
-    num_gpus = gpus * num_nodes
+    check_routes(network, gpus * num_nodes, gpus, policy, most_cables, single=ports == 1, flows=120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_nodes", "topology", "policies", "most_cables"), LARGE, ids=lambda value: str(value)[:40]
+)
+def test_routes_of_the_largest_networks(
+    num_nodes: int, topology: dict[str, Any], policies: Any, most_cables: int
+):
+    graph = build_cluster(NODES["h800"], num_nodes, TypeAdapter(Topology).validate_python(topology))
+    for policy in policies:
+        network = Network(graph, COSTS, policy, 3, bundle=False)
+        check_routes(network, 8 * num_nodes, 8, policy, most_cables, single=True, flows=12)
+
+
+def check_routes(
+    network: Network, num_gpus: int, gpus: int, policy: str, most_cables: int, *, single: bool, flows: int
+) -> None:
+    """Route flows between random GPUs. single: whether a flow leaves and arrives by one port."""
     generator = np.random.default_rng(1)
-    source = generator.integers(0, num_gpus, 120)
-    target = (source + generator.integers(1, num_gpus, 120)) % num_gpus
-    transfers = Transfers.point_to_point(source, target, np.ones(120))
+    source = generator.integers(0, num_gpus, flows)
+    target = (source + generator.integers(1, num_gpus, flows)) % num_gpus
+    transfers = Transfers.point_to_point(source, target, np.ones(flows))
     bills, _ = network.bills(
-        transfers, np.arange(num_gpus), np.arange(120), lambda: np.zeros(network.num_links)
+        transfers, np.arange(num_gpus), np.arange(flows), lambda: np.zeros(network.num_links)
     )
     cables = network.cables
-    for flow in range(120):
+    for flow in range(flows):
         entries = slice(bills.offsets[flow], bills.offsets[flow + 1])
         balance: dict[str, float] = {}
         for cable, share in zip(bills.links[entries], bills.coefficients[entries], strict=True):
@@ -94,5 +133,5 @@ def test_routes_chain_and_conserve_the_flow(case: Any, policy: str):
         )
         crossed = bills.coefficients[entries][between].sum()
         assert crossed <= most_cables + 1e-9
-        if policy in {"ecmp", "static", "least-loaded", "minimal"} and ports == 1:
+        if policy in {"ecmp", "static", "least-loaded", "minimal"} and single:
             assert (bills.coefficients[entries] == 1.0).all()
