@@ -1,13 +1,13 @@
 """Faults as a scenario writes them: what each line means, what can be wrong with it, what it does on the clock."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from simulator.cables import Cables
 from simulator.fault_clock import CableFault, Death, Faults, Slowdown
@@ -16,6 +16,11 @@ from topologies.schema import EDGE_KINDS, ClusterGraph
 
 IntArray = NDArray[np.int64]
 
+Spans: TypeAlias = Sequence[tuple[float, float]]  # seconds: from, to
+
+LEAST_SHARE: Final = (
+    1e-6  # of a capacity that is left: less is as good as nothing, and products of it could become 0
+)
 _MOST_NAMED: Final = 8  # neighbours of a device, in a message
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ else:
         at=(Seconds, Field(default=0.0, description="when it happens, from the start of the step")),
         **{
             "for": (
-                Seconds | None,
+                Annotated[Seconds, Field(gt=0)] | None,
                 Field(default=None, description="how long it lasts (default to the end)"),
             )
         },
@@ -50,11 +55,21 @@ class _Fault(_Timed):
         return inf if lasting_s is None else self.begin_s + float(lasting_s)
 
 
+def _no_less_than_tiny(share: float) -> float:
+    if 0.0 < share < LEAST_SHARE:
+        msg = f"{share:g} is neither 0, dead, nor at least {LEAST_SHARE:g}"
+        raise ValueError(msg)
+    return share
+
+
 class _CableFault(_Fault):
     """A fault that takes capacity from cables."""
 
-    capacity: float = Field(
-        default=0.0, ge=0.0, lt=1.0, description="share of the capacity that is left; 0: dead (default 0)"
+    capacity: Annotated[float, AfterValidator(_no_less_than_tiny)] = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="share of the capacity that is left, 0.000001 or more; 0: dead (default 0)",
     )
 
 
@@ -170,20 +185,28 @@ def touches_switch_cables(faults: Sequence[Fault]) -> bool:
     return any(isinstance(fault, (LinkFault, SwitchFault, PlaneFault)) for fault in faults)
 
 
-def describe_faults(faults: Sequence[Fault], step_time_s: float) -> list[dict[str, Any]]:
+def describe_faults(
+    faults: Sequence[Fault], step_time_s: float, kernels_s: Mapping[tuple[int, int], Spans] | None = None
+) -> list[dict[str, Any]]:
     """Return a row per fault for the summary: what, from when to when, and whether the step saw it.
 
-    Columns: fault, begin_s, end_s (null: never), happened.
+    kernels_s: (node, index) of a GPU -> when each of its kernels began and ended; a straggler without any while it is
+    slow is not seen. Columns: fault, begin_s, end_s (null: never), happened.
     """
+    kernels_s = kernels_s or {}
     rows: list[dict[str, Any]] = []
     for fault in faults:
         begin_s, end_s = (fault.at, inf) if isinstance(fault, GpuFault) else (fault.begin_s, fault.end_s)
+        seen = begin_s < min(end_s, step_time_s)
+        if isinstance(fault, Straggler):
+            spans = kernels_s.get((fault.node, fault.index), ())
+            seen = any(start_s < end_s and begin_s < stop_s for start_s, stop_s in spans)
         rows.append(
             {
                 "fault": _text(fault),
                 "begin_s": begin_s,
                 "end_s": None if end_s == inf else end_s,
-                "happened": begin_s < min(end_s, step_time_s),
+                "happened": seen,
             }
         )
     return rows

@@ -66,20 +66,33 @@ class Network:
         self._routes = _RouteBook(self.link_of_cable)
         self._sprays: dict[tuple[int, int], Route] = {}  # between two switches
         self._dead: frozenset[int] = frozenset()
+        self._speed_bytes_per_s = (
+            self.cables.effective_bytes_per_s
+        )  # of each cable now; a dead one's when alive
+        self._later: tuple[frozenset[int], ...] = ()
+        self._later_networks: list[Network] | None = None
         self._whole = self
 
-    def without(self, dead_cables: frozenset[int]) -> "Network":
+    def without(self, dead_cables: frozenset[int], later: tuple[frozenset[int], ...] = ()) -> "Network":
         """Return the network that is left when these cables carry nothing: the same links, and other routes.
 
-        Where no way is left between two GPUs, their traffic keeps to the way that it would have if all cables were
-        alive, and so crosses dead ones.
+        later: the cables that will be dead after each change to come. Where no way is left between two GPUs, their
+        traffic waits on the way that it will have after the first change that opens one; if none does, on the way
+        that it would have if all cables were alive.
         """
         left = copy.copy(self._whole)
-        left._dead = dead_cables
+        left._dead, left._later, left._later_networks = dead_cables, later, None
         left._fabric = self._whole._fabric.without(dead_cables)
         left._routes = _RouteBook(self.link_of_cable)
         left._sprays = {}
         return left
+
+    def at_shares(self, share: FloatArray) -> "Network":
+        """Return the network with so much of the cables' capacity left, 0 to 1: [num_cables]; routes by load know."""
+        slowed = copy.copy(self)
+        whole = self.cables.effective_bytes_per_s
+        slowed._speed_bytes_per_s = np.where(share > 0.0, whole * share, whole)
+        return slowed
 
     def bills(
         self,
@@ -163,34 +176,50 @@ class Network:
             )
             chosen[leg] = book.add(route, latency_s)
             for cable, coefficient in route:
-                backlog_s[cable] += sent_bytes[leg] * coefficient / self.cables.effective_bytes_per_s[cable]
+                backlog_s[cable] += sent_bytes[leg] * coefficient / self._speed_bytes_per_s[cable]
         return chosen
 
     def _backlog_s(self, backlog_bytes: Callable[[], FloatArray]) -> FloatArray:
         """Return how long each cable needs for what it has yet to send: [num_cables] seconds."""
         if not self.routes_by_load:
             return np.zeros(len(self.cables))
-        return self.per_cable(backlog_bytes()) / self.cables.effective_bytes_per_s
+        return np.asarray(self.per_cable(backlog_bytes()) / self._speed_bytes_per_s)
 
     def _route(self, source: int, target: int, flow: int, backlog_s: FloatArray) -> tuple[Route, float]:
         """Return the cables from one GPU to another with their coefficients, and the latency in seconds.
+
+        Where no way is open now it is one that will be, or would be if all cables were alive: see `without`.
+        """
+        found = self._open_route(source, target, flow, backlog_s)
+        if found is None and self._later_networks is None:
+            self._later_networks = [
+                self.without(dead, self._later[place + 1 :]) for place, dead in enumerate(self._later)
+            ]
+        for network in (*(self._later_networks or ()), self._whole):
+            if found is None:
+                found = network._open_route(source, target, flow, backlog_s)
+        if found is None:
+            msg = f"no path from GPU {source} to GPU {target} of another node: no NIC of its node reaches that one's"
+            raise NoPathError(msg)
+        return found
+
+    def _open_route(
+        self, source: int, target: int, flow: int, backlog_s: FloatArray
+    ) -> tuple[Route, float] | None:
+        """Return the route from one GPU to another over cables that are alive, and its latency; None without any.
 
         Within a node, NVLink. Between nodes, the first of `gateways.ways` that are open. Of several that are equally
         good, `adaptive` takes all, with equal shares, and other policies one.
         """
         if source // self._gpus_per_node == target // self._gpus_per_node:
             route = self._over_nvlink(source, target)
-            if self._are_alive(*(cable for cable, _ in route)) or self._whole is self:
-                return route, self._costs["nvlink"].latency_s
-            return self._whole._route(source, target, flow, backlog_s)
+            alive = self._are_alive(*(cable for cable, _ in route))
+            return (route, self._costs["nvlink"].latency_s) if alive else None
         for equally_good in ways(source, target, self._gpus_per_node):
             is_open = [way for way in equally_good if self._is_open(source, target, *way)]
             if is_open:
                 return self._over(is_open, source, target, flow, backlog_s)
-        if self._whole is not self:
-            return self._whole._route(source, target, flow, backlog_s)
-        msg = f"no path from GPU {source} to GPU {target} of another node: no NIC of its node reaches that one's"
-        raise NoPathError(msg)
+        return None
 
     def _over(
         self, options: Ways, source: int, target: int, flow: int, backlog_s: FloatArray

@@ -7,7 +7,8 @@ The rules, at the instant of a change:
   that it comes back to those that have healed. Under the other policies a flow moves only if a cable of its route is
   dead, to the route that it would get if it started now, and stays there;
 - a flow keeps what it has left to send, and pays no latency again: nothing is lost or sent twice;
-- a flow for which no way is left waits, if the cables that are dead on its way are to heal. If not, the run is over.
+- a flow for which no way is left waits on the one that a change to come will open first. If none will, the run is
+  over.
 """
 
 from collections.abc import Sequence
@@ -78,14 +79,27 @@ class Rerouting:
         capacity = np.bincount(whole.link_of_cable, effective, whole.num_links).astype(np.float64)
         self._fluid.set_capacity(links, capacity[links])
         dead = self._dead()
-        if not np.array_equal(was_dead, dead):
-            self.network = whole.without(frozenset(dead.tolist())) if len(dead) else whole
+        moved = not np.array_equal(was_dead, dead)
+        if moved:
+            left = whole.without(frozenset(dead.tolist()), self._dead_later()) if len(dead) else whole
+            self.network = left
+        if whole.routes_by_load:
+            self.network = self.network.at_shares(self._share)
+        if moved:
             self._move_flows()
         self._check_ways(self._started)
 
     def _dead(self) -> IntArray:
         """Return the cables that carry nothing now."""
         return np.flatnonzero(self._share == 0.0)
+
+    def _dead_later(self) -> tuple[frozenset[int], ...]:
+        """Return the cables that carry nothing after each of the changes to come."""
+        share, found = self._share.copy(), []
+        for change in self._to_come:
+            share[change.cables] = change.shares
+            found.append(frozenset(np.flatnonzero(share == 0.0).tolist()))
+        return tuple(found)
 
     def _move_flows(self) -> None:
         """Let flows that have yet to end take other routes where the rules say so."""

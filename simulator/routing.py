@@ -11,7 +11,7 @@ switches (equal-cost paths); parallel cables make paths of their own. They diffe
 `valiant`       a minimal path to a random router (Slim Fly) or group (Dragonfly), and a minimal one on from there
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -258,31 +258,34 @@ def valiant(fabric: Fabric, request: Request, seed: int, backlog_s: FloatArray) 
     by_group = len(fabric.group_of) > 0 and fabric.length_between_groups > 1
     if by_group and fabric.group_of[start] == fabric.group_of[end]:
         return minimal(fabric, request, seed, backlog_s)
-    place = _place_between(fabric, start, end, _hash(seed, request.flow, _VALIANT), by_group=by_group)
-    if place is None or fabric.hops(start, place) is None or fabric.hops(place, end) is None:
+    places = _places_between(fabric, start, end, _hash(seed, request.flow, _VALIANT), by_group=by_group)
+    place = next(
+        (at for at in places if fabric.hops(start, at) is not None and fabric.hops(at, end) is not None), None
+    )
+    if place is None:
         return minimal(fabric, request, seed, backlog_s)
     there = Request(start, place, request.destination, request.flow)
     on = Request(place, end, request.destination, request.flow)
     return [*minimal(fabric, there, seed, backlog_s), *minimal(fabric, on, seed, backlog_s)]
 
 
-def _place_between(fabric: Fabric, start: int, end: int, pick: int, *, by_group: bool) -> int | None:
-    """Return the switch that a number picks for a path to lead over: see `valiant`; None if there is none."""
+def _places_between(fabric: Fabric, start: int, end: int, pick: int, *, by_group: bool) -> Iterator[int]:
+    """Yield the switches over which a path may lead, in a circle from the one that a number picks; see `valiant`."""
     if not by_group:
-        others = len(fabric.cables_from) - 2
-        if others < 1:
-            return None
-        place = pick % others  # of all switches but two
-        for taken in sorted((start, end)):
-            place += place >= taken
-        return place
+        num_switches = len(fabric.cables_from)
+        for step in range(num_switches - 2):
+            place = (pick + step) % (num_switches - 2)  # of all switches but two
+            for taken in sorted((start, end)):
+                place += place >= taken
+            yield place
+        return
     landings = fabric.landings(start)
     groups = [group for group in landings if group != fabric.group_of[end]]
-    if not groups:
-        return None
-    pick, number = divmod(pick, len(groups))
-    routers = landings[groups[number]]
-    return routers[pick % len(routers)]
+    pick, first = divmod(pick, max(1, len(groups)))
+    for number in range(len(groups)):
+        routers = landings[groups[(first + number) % len(groups)]]
+        for step in range(len(routers)):
+            yield routers[(pick + step) % len(routers)]
 
 
 Policy = Callable[[Fabric, Request, int, FloatArray], Route]

@@ -9,7 +9,7 @@ from simulator import __version__
 from simulator.cables import LinkCosts
 from simulator.costs import CostTable
 from simulator.engine import Recording, execute
-from simulator.faults import describe_faults, on_the_clock, touches_switch_cables
+from simulator.faults import Spans, describe_faults, on_the_clock, touches_switch_cables
 from simulator.input_error import InputError
 from simulator.layout import RankLayout
 from simulator.network import Network
@@ -19,7 +19,7 @@ from simulator.routing import NoPathError
 from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
 from simulator.units import FieldError
 from topologies import build_cluster
-from workloads.tasks import Summary, Workload
+from workloads.tasks import Summary, TaskGraph, TaskTimes, Workload
 
 ASSUMPTIONS: Final = (
     "Traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses.",
@@ -86,7 +86,9 @@ def _assemble(
     summary = _summary(loaded, workload, workload.summarise(times))
     summary["links"] = summarise_links(links)
     summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
-    summary["faults"] = describe_faults(loaded.scenario.faults, times.step_time_s)
+    summary["faults"] = describe_faults(
+        loaded.scenario.faults, times.step_time_s, _kernels(graph, times, layout)
+    )
     summary["simulation"] = {
         "flows": num_flows,
         "solves": recording.solves,
@@ -104,6 +106,16 @@ def _assemble(
         link_timeline=timeline,
         scenario_text=resolved_text(loaded),
     )
+
+
+def _kernels(graph: TaskGraph, times: TaskTimes, layout: RankLayout) -> dict[tuple[int, int], Spans]:
+    """Return when the kernels of each GPU began and ended, by its node and index."""
+    spans: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for number, task in enumerate(graph.tasks):
+        if task.duration_s > 0.0:
+            gpu = int(layout.node_of_rank[task.rank]), int(layout.gpu_of_rank[task.rank])
+            spans.setdefault(gpu, []).append((float(times.start_s[number]), float(times.end_s[number])))
+    return dict(spans)
 
 
 def _summary(loaded: LoadedScenario, workload: Workload, of_workload: Summary) -> dict[str, Any]:

@@ -169,9 +169,19 @@ def _json_bytes(graph: ClusterGraph) -> bytes:
     return f"{head}{''.join(lists)}}}\n".encode()
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a mapping; raise ValueError for a key that stands in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        msg = f"the key {key!r} stands twice in one object; keep one"
+        raise ValueError(msg)
+    return found
+
+
 def _from_json(raw: bytes) -> ClusterGraph:
     try:
-        data = json.loads(raw)
+        data = json.loads(raw, object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, or a number without end
         msg = f"this is not JSON: {error}"
         raise ValueError(msg) from error
@@ -188,8 +198,23 @@ def _from_json(raw: bytes) -> ClusterGraph:
     directed = data.get("directed", False) is True
     graph: Any = nx.MultiDiGraph() if directed else nx.MultiGraph()
     graph.graph.update(attributes)
+    _add_vertices(graph, nodes)
+    _add_edges(graph, edges)
+    return _as_cluster_graph(graph)
+
+
+def _add_vertices(graph: Any, nodes: list[Any]) -> None:
+    """Add the vertices of node-link JSON; raise ValueError for one without an id, or with another's."""
     for number, node in enumerate(nodes):
-        graph.add_nodes_from([(_id_in(node, "id", f"node {number}"), _without(node, "id"))])
+        vertex = _id_in(node, "id", f"node {number}")
+        if vertex in graph:
+            msg = f"vertex {vertex!r} is listed more than once, the second time as node {number}"
+            raise ValueError(msg)
+        graph.add_nodes_from([(vertex, _without(node, "id"))])
+
+
+def _add_edges(graph: Any, edges: list[Any]) -> None:
+    """Add the edges of node-link JSON; raise ValueError for ends that are no vertices, or an edge listed twice."""
     for number, edge in enumerate(edges):
         source, target = (_id_in(edge, end, f"edge {number}") for end in ("source", "target"))
         for vertex in (source, target):
@@ -199,6 +224,9 @@ def _from_json(raw: bytes) -> ClusterGraph:
                 )
                 raise ValueError(msg)
         key = edge.get("key")
+        if isinstance(key, int) and graph.has_edge(source, target, key):
+            msg = f"edge {number}, {source!r} to {target!r} with key {key}, is listed more than once"
+            raise ValueError(msg)
         graph.add_edges_from(
             [
                 (
@@ -209,7 +237,6 @@ def _from_json(raw: bytes) -> ClusterGraph:
                 )
             ]
         )
-    return _as_cluster_graph(graph)
 
 
 _EXPECTED_JSON: Final = (

@@ -81,8 +81,6 @@ def test_a_permutation_runs_at_line_rate_under_adaptive_routing():
         # Any time after the end changes nothing.
         ({**UPLINK, "at": "4 s"}, 4.0),
         ({**UPLINK, "at": "3600 s"}, 4.0),
-        # Nor does a fault that lasts no time.
-        ({**UPLINK, "at": "1 s", "for": "0 s"}, 4.0),
     ],
 )
 def test_an_uplink_less_costs_its_share(line, seconds):
@@ -189,7 +187,7 @@ MIXED = {
 @given(
     policy=st.sampled_from(POLICIES),
     at_s=st.floats(0.0, 12.0),
-    for_s=st.none() | st.floats(0.0, 12.0),
+    for_s=st.none() | st.floats(1e-6, 12.0),
     line=st.sampled_from(
         [
             {"kind": "link", "between": ["plane0/leaf0", "plane0/spine0"]},
@@ -279,6 +277,37 @@ def test_flows_without_a_way_wait_for_what_will_heal(policy):
     assert end_s(compiled, layout, one, line) == pytest.approx(6.0, rel=1e-12)
     # One that starts meanwhile waits too: 3 + 4 s.
     assert end_s(compiled, layout, one, line, wait_s=2.0) == pytest.approx(7.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_flows_wait_on_the_way_that_heals_first(policy):
+    # Leaf 0 loses one uplink for good, and the three others from 1 s to 3 s. A flow of 40 bytes at its NIC's 10
+    # bytes/s has sent 10, waits for 2 s, on whichever way, and needs 3 s more: 6 s. Which uplink is lost for good
+    # must not matter.
+    compiled, layout = tree(policy)
+    one = Transfers.point_to_point(np.array([0]), np.array([4]), np.array([40.0]))
+    for lost in range(4):
+        lines = [
+            {"kind": "link", "between": ["plane0/leaf0", f"plane0/spine{spine}"]}
+            | ({} if spine == lost else {"at": "1 s", "for": "2 s"})
+            for spine in range(4)
+        ]
+        assert end_s(compiled, layout, one, *lines) == pytest.approx(6.0, rel=1e-12)
+
+
+def test_uplinks_that_never_live_at_one_time_with_the_rest_of_a_way_end_the_run():
+    # One uplink is dead until 2 s, and the other three for good from 1 s on; at 2 s the NIC dies for good.
+    compiled, layout = tree()
+    one = Transfers.point_to_point(np.array([0]), np.array([4]), np.array([40.0]))
+    lines = [
+        {"kind": "link", "between": ["plane0/leaf0", f"plane0/spine{spine}"], "at": "1 s"}
+        | ({"for": "1 s"} if spine == 0 else {})
+        for spine in range(4)
+    ]
+    with pytest.raises(
+        FaultError, match=r"from 1 s on 1 of the flows have no way left: node0/gpu0 -> node4/gpu0"
+    ):
+        start(compiled, layout, one, *lines, {"kind": "nic", "node": 0, "index": 0, "at": "2 s"})
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 2.0])
@@ -471,6 +500,7 @@ def test_a_slow_gpu_leaves_reuse_on_and_a_fault_of_cables_turns_it_off(scenario)
     assert slow["simulation"] == whole["simulation"]  # a collective alone has no kernels
     assert slow["step_time_s"] == whole["step_time_s"]
     assert slow["simulation"]["reuse"] == "on"
+    assert not slow["faults"][0]["happened"]
     hurt = simulate(scenario("[{kind: nic, node: 0, index: 0, at: 100 s}]")).summary
     assert hurt["simulation"]["reuse"] == "off: cables have faults"
     assert not hurt["faults"][0]["happened"]
@@ -506,6 +536,11 @@ def test_a_scenario_that_faults_leave_no_way_is_an_input_error(scenario):
             r"faults.0.fro: unknown field 'fro'; did you mean 'for'",
         ),
         ("[{kind: nic, node: 0, index: 1, at: 3}]", r"faults.0.at: 3 has no unit"),
+        ("[{kind: nic, node: 0, index: 1, for: 0 s}]", r"faults.0.for: must be more than 0"),
+        (
+            "[{kind: nic, node: 0, index: 1, capacity: 0.0000001}]",
+            r"faults.0.capacity: 1e-07 is neither 0, dead, nor at least 1e-06",
+        ),
         ("[{kind: nic, node: 7, index: 1}]", r":8: faults.0.node: there is no node 7"),
     ],
 )

@@ -277,3 +277,39 @@ def test_a_minimal_path_crosses_one_cable_between_groups_of_a_dragonfly(policy):
         charged = bill_of(compiled, layout, to(0, target))
         counts.add(sum(share for pair, share in charged.items() if pair in ends))
     assert counts == ({0.0, 1.0} if policy == "minimal" else {0.0, 2.0})
+
+
+def test_by_load_a_slowed_cable_counts_as_slow():
+    # Eight nodes of one GPU on two leaves, an uplink to each of two spines, every cable 10 bytes/s but those of spine
+    # 0, of which a tenth is left. The first flow has both free and takes the first: 2 bytes at 1 byte/s, 2 s. The
+    # second finds spine 1 free. The third would wait 2 s for spine 0, and waits 1 s for spine 1; whole, spine 0 would
+    # have been free after 0.2 s.
+    rates = {"nic": "10 B/s", "pcie": "1 kB/s"}
+    compiled, layout = network(
+        8,
+        gpus=1,
+        planes=1,
+        switch_ports=8,
+        uplinks_per_leaf=2,
+        spines=2,
+        policy="least-loaded",
+        rates=rates,
+        bundle=False,
+    )
+    ends = list(zip(compiled.cables.source, compiled.cables.target, strict=True))
+    transfers = Transfers.point_to_point(np.array([0, 1, 2]), np.array([4, 5, 6]), np.array([2.0, 10.0, 1.0]))
+
+    def spines(asked) -> list[str]:
+        bills, _ = asked.bills(
+            transfers, layout.endpoint_of_rank, np.arange(3), lambda: np.zeros(asked.num_links)
+        )
+        up = [
+            ends[cable][1]
+            for cable in bills.links
+            if ends[cable][0] == "plane0/leaf0" and "spine" in ends[cable][1]
+        ]
+        return [spine.removeprefix("plane0/") for spine in up]
+
+    share = np.array([0.1 if "plane0/spine0" in pair else 1.0 for pair in ends])
+    assert spines(compiled) == ["spine0", "spine1", "spine0"]
+    assert spines(compiled.at_shares(share)) == ["spine0", "spine1", "spine1"]

@@ -212,6 +212,14 @@ def test_valiant_without_groups_leads_over_every_other_switch():
     assert [len(route(fabric, "minimal", 0, 4, flow=flow)) for flow in range(5)] == [1] * 5
 
 
+def test_valiant_passes_over_switches_that_are_cut_off():
+    # As above, but no cable leads to router 1 any more.
+    rows = [[(5 * one + other, other) for other in range(5) if other != one] for one in range(5)]
+    fabric = Fabric(rows).without(frozenset(5 * one + 1 for one in range(5)))
+    over = {places(fabric, 0, route(fabric, "valiant", 0, 4, flow=flow))[1] for flow in range(40)}
+    assert over == {2, 3}
+
+
 def test_where_nothing_lies_between_valiant_is_minimal():
     rows = [[(0, 1)], [(1, 0)]]
     assert route(Fabric(rows), "valiant", 0, 1) == [(0, 1.0)]

@@ -169,6 +169,18 @@ WRONG: dict[str, tuple[str, bytes, str]] = {
         b'{"nodes": [{"id": "a"}], "edges": [{"source": "a", "target": "b"}]}',
         "edge 0 joins 'b', which is no node",
     ),
+    "a vertex twice": (
+        "g.json",
+        b'{"nodes": [{"id": "a"}, {"id": "a"}], "edges": []}',
+        "vertex 'a' is listed more than once, the second time as node 1",
+    ),
+    "an edge twice": (
+        "g.json",
+        b'{"directed": true, "nodes": [{"id": "a"}, {"id": "b"}], "edges": ['
+        b'{"source": "a", "target": "b", "key": 0}, {"source": "a", "target": "b", "key": 0}]}',
+        "edge 1, 'a' to 'b' with key 0, is listed more than once",
+    ),
+    "a key twice": ("g.json", b'{"nodes": [], "nodes": [], "edges": []}', "the key 'nodes' stands twice"),
     "another suffix": ("g.yaml", b"", "ends in .graphml or .json, which 'g.yaml' does not"),
 }
 
