@@ -155,3 +155,33 @@ def test_filling_gives_what_pouring_does(seed: int):
         network.advance(np.inf)
     assert filling.finish_s == pytest.approx(pouring.finish_s, rel=1e-12)
     assert pouring._state.sharing.solve["filled"] < filling._state.sharing.solve["filled"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_ties_never_show(seed: int):
+    # Few capacities and coefficients, so that many links are as narrow as one that all their flows cross. Where
+    # something is metered those bind, where nothing is they are left out.
+    generator = np.random.default_rng(seed)
+    num_links, num_flows = int(generator.integers(3, 9)), int(generator.integers(4, 40))
+    capacity = generator.choice([1.0, 2.0], num_links)
+    paths = [
+        {int(link): float(generator.choice([1.0, 1.0, 2.0])) for link in links}
+        for links in (
+            generator.choice(num_links, int(generator.integers(1, min(5, num_links) + 1)), replace=False)
+            for _ in range(num_flows)
+        )
+    ]
+    size, weight = generator.choice([1.0, 2.0, 7.3], num_flows), generator.choice([1.0, 2.0], num_flows)
+    start = np.where(generator.random(num_flows) < 0.5, 0.0, generator.uniform(0.0, 20.0, num_flows))
+    half = num_flows // 2
+    finish_s, left_out = [], []
+    for metered in (False, True):
+        network = FluidNetwork(capacity, metered=metered)
+        add_flows(network, bills_of(*paths[:half]), size[:half], start[:half], weight[:half])
+        left_out.append(standing(network).count(DOMINATED))
+        network.advance(2.0)
+        add_flows(network, bills_of(*paths[half:]), size[half:], start[half:], weight[half:])
+        network.advance(np.inf)
+        finish_s.append(network.finish_s)
+    assert finish_s[0] == pytest.approx(finish_s[1], rel=1e-9)
+    assert left_out[0] >= left_out[1]
