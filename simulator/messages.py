@@ -37,11 +37,11 @@ _EXPECTED: Final = {
 }
 # Pydantic's error type -> what the value must be, from the error's context.
 _RULES: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
-    "greater_than": lambda context: f"more than {_number(context['gt'])}",
-    "greater_than_equal": lambda context: f"at least {_number(context['ge'])}",
-    "less_than": lambda context: f"less than {_number(context['lt'])}",
-    "less_than_equal": lambda context: f"at most {_number(context['le'])}",
-    "multiple_of": lambda context: f"a multiple of {_number(context['multiple_of'])}",
+    "greater_than": lambda context: f"more than {_number(context, 'gt')}",
+    "greater_than_equal": lambda context: f"at least {_number(context, 'ge')}",
+    "less_than": lambda context: f"less than {_number(context, 'lt')}",
+    "less_than_equal": lambda context: f"at most {_number(context, 'le')}",
+    "multiple_of": lambda context: f"a multiple of {_number(context, 'multiple_of')}",
     "string_too_short": lambda context: f"text of at least {context['min_length']} characters",
     "string_too_long": lambda context: f"text of at most {context['max_length']} characters",
     "too_short": lambda context: f"a list of at least {context['min_length']} items",
@@ -100,9 +100,12 @@ def shown(value: Any) -> str:
     return clipped(str(value), _MAX_SHOWN)
 
 
-def _number(limit: float) -> str:
-    """Return a limit; that of a quantity is a float, in SI units."""
-    return f"{limit:,}" if isinstance(limit, int) else f"{limit:.6g} in SI units" if limit else "0"
+def _number(context: Mapping[str, Any], key: str) -> str:
+    """Return the limit that an error's context holds; that of a quantity is in SI units."""
+    limit = context[key]
+    if isinstance(limit, int) or not limit:
+        return f"{int(limit):,}"
+    return f"{limit:.6g} in SI units" if context["is_quantity"] else f"{limit:.6g}"
 
 
 def _merge(faults: list[_Fault], document: Document) -> list[_Fault]:
@@ -148,7 +151,8 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], document: Document) -> 
     if kind in _RULES:
         value = _value_at(document, path)
         is_quantity = isinstance(value, str) and isinstance(detail["input"], float)
-        message = f"must be {_RULES[kind](context)}, not {value if is_quantity else shown(value)}"
+        rule = _RULES[kind]({**context, "is_quantity": is_quantity})
+        message = f"must be {rule}, not {value if is_quantity else shown(value)}"
     return _Fault(path, "rule", message)
 
 

@@ -121,7 +121,7 @@ def plan_slim_fly(node: NodeSpec, num_nodes: int, spec: SlimFly) -> SlimFlyPlan:
     most = plan.endpoints // node.gpus
     if num_nodes > most:
         remedy = (
-            f"no larger one can be built of switches of {spec.switch_ports} ports"
+            f"none that holds {num_nodes:,} can be built of switches of {spec.switch_ports} ports"
             if fitting is None
             else f"{num_nodes:,} would need q: {fitting.q}"
         )

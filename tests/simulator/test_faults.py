@@ -536,6 +536,7 @@ def test_a_scenario_that_faults_leave_no_way_is_an_input_error(scenario):
             r"faults.0.fro: unknown field 'fro'; did you mean 'for'",
         ),
         ("[{kind: nic, node: 0, index: 1, at: 3}]", r"faults.0.at: 3 has no unit"),
+        ("[{kind: nic, node: 0, index: 1, capacity: 2}]", r"faults.0.capacity: must be less than 1, not 2$"),
         ("[{kind: nic, node: 0, index: 1, for: 0 s}]", r"faults.0.for: must be more than 0"),
         (
             "[{kind: nic, node: 0, index: 1, capacity: 0.0000001}]",

@@ -122,7 +122,7 @@ def test_the_nearest_sizes_of_table_3(
             {"switch_ports": 36},
             10**9,
             "nodes",
-            r"q = 17 holds at most 794 .* no larger one can be .* 36 ports$",
+            r"q = 17 holds at most 794 .* none that holds 1,000,000,000 can be .* 36 ports$",
         ),
         ({"q": 28}, 4117, "nodes", r"q = 28 holds at most 4,116 .* 4,117 would need q: 29$"),
         (
