@@ -24,6 +24,10 @@ FIT_SOURCE: Final = (
     "fitted: to the cost column of Table 3 of arXiv 2505.09343v2, five networks of 64-port 400G switches, "
     "for an assumed price of 30 kUSD a switch"
 )
+ASSUMED_SOURCE: Final = (
+    "assumed: 30 kUSD a switch, a round price; with cables fitted to it any up to 82 kUSD meets Table 3 of arXiv "
+    "2505.09343v2, which leaves the split open"
+)
 GIVEN_SOURCE: Final = "given: cluster.prices"
 
 FITTED_PORTS: Final = 64  # ports of the switches of Table 3
@@ -72,10 +76,11 @@ class Prices(Spec):
     @property
     def sources(self) -> dict[str, str]:
         """Return where each price comes from, by the name of its field."""
+        of_defaults = {"switch": ASSUMED_SOURCE, "link": FIT_SOURCE, "endpoint_link": FIT_SOURCE}
         defaults = Prices()
         return {
-            name: FIT_SOURCE if getattr(self, name) == getattr(defaults, name) else GIVEN_SOURCE
-            for name in type(self).model_fields
+            name: source if getattr(self, name) == getattr(defaults, name) else GIVEN_SOURCE
+            for name, source in of_defaults.items()
         }
 
 

@@ -3,17 +3,16 @@
 import json
 import re
 import shlex
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulator.cli import main
 from simulator.input_error import InputError
 from simulator.scenario import load_network, load_scenario
 from simulator.survey import graph_to_write, survey
+from support.command_line import railplane
 from topologies import build_cluster
 from topologies.graph_file import read_graph, write_graph
 
@@ -32,16 +31,6 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SPEC)
     return path
-
-
-def railplane(monkeypatch, *arguments: object) -> int:
-    """Run the command line in this process and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["railplane", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_figures_of_a_small_network(small):

@@ -78,7 +78,7 @@ def test_no_fitted_price_is_negative():
 
 def test_prices_say_where_they_come_from():
     given = Prices.model_validate({"link": "2 kUSD"})
-    assert given.sources["switch"].startswith("fitted: ")
+    assert given.sources["switch"].startswith("assumed: ")
     assert "arXiv 2505.09343v2" in given.sources["switch"]
     assert given.sources["link"] == "given: cluster.prices"
 
