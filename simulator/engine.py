@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from simulator.fault_clock import NO_FAULTS, Death, Faults, kernel_end_s
 from simulator.meter import LinkMeter
 from simulator.network import Network
+from simulator.pricing import FREE, Pricing
 from simulator.rerouting import FaultError, Rerouting
 from simulator.reuse import ReusingNetwork
 from simulator.rows import csr_offsets, csr_select
-from workloads.tasks import Stream, Task, TaskGraph, TaskTimes, Transfers
+from workloads.tasks import CommunicationKernel, Stream, Task, TaskGraph, TaskTimes, Transfers
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -65,6 +66,7 @@ def execute(
     *,
     reuse: bool = True,
     faults: Faults = NO_FAULTS,
+    price: Callable[[CommunicationKernel], Pricing] = lambda _: FREE,
 ) -> Recording:
     """Run a task graph on a network and return what happened.
 
@@ -72,23 +74,23 @@ def execute(
     that have ended; reuse: whether a collective that repeats takes the solution of the one before, unless routes
     depend on load: ties between routes are decided by the last bit of what others have left, which only the same
     arithmetic gives, and unless cables have faults; faults: what goes wrong (`simulator.rerouting` says what flows do
-    then). What is faulty from an instant on is so for all that starts at that instant. Raises StalledError, naming
-    tasks, when tasks wait for each other in a circle or for flows that have no capacity; FaultError when faults leave
-    flows no way, or a GPU dies that has work left.
+    then); price: what a communication kernel costs beside its bytes. What is faulty from an instant on is so for all
+    that starts at that instant. Raises StalledError, naming tasks, when tasks wait for each other in a circle or for
+    flows that have no capacity; FaultError when faults leave flows no way, or a GPU dies that has work left.
     """
     why_not = "" if reuse else "not asked for"
     if faults.cable_faults:
         why_not = "cables have faults"
     elif network.routes_by_load:
         why_not = "routes depend on load"
-    return _Execution(graph, network, endpoint_of_rank, progress, why_not, faults).run()
+    return _Execution(graph, network, endpoint_of_rank, progress, why_not, faults, price).run()
 
 
 class _CollectiveRun:
     """A collective under way: which ranks have joined, which transfers have started, what each rank waits for."""
 
-    def __init__(self, transfers: Transfers, fluid: ReusingNetwork) -> None:
-        self.transfers = transfers
+    def __init__(self, transfers: Transfers, fluid: ReusingNetwork, pricing: Pricing) -> None:
+        self.transfers, self._pricing = transfers, pricing
         count = len(transfers)
         rows = np.arange(count)
         fan_rows = np.repeat(rows, np.diff(transfers.destination_offsets))
@@ -142,7 +144,9 @@ class _CollectiveRun:
         ready = np.sort(np.concatenate(self._ready))
         self._ready = []
         transfers = self.transfers.select(ready)
-        bills, latency_s = rerouting.network.bills(transfers, endpoint_of_rank, ready, fluid.backlog_bytes)
+        bills, latency_s = rerouting.network.bills(
+            transfers, endpoint_of_rank, ready, fluid.backlog_bytes, self._pricing
+        )
         self.start_s[ready] = self.begin_s[ready] + latency_s
         watch_offsets, entries = csr_select(self._watch_offsets, ready)
         ids = fluid.add_flows(
@@ -154,7 +158,7 @@ class _CollectiveRun:
             self._watches[entries],
         )
         self.flow_of_transfer[ready] = ids
-        rerouting.note(transfers, ready, ids, bills)
+        rerouting.note(transfers, ready, ids, bills, self._pricing)
 
 
 class _Execution:
@@ -168,11 +172,13 @@ class _Execution:
         progress: Callable[[float], None] | None,
         no_reuse: str,
         faults: Faults,
+        price: Callable[[CommunicationKernel], Pricing],
     ) -> None:
         self.graph, self.network, self.endpoint_of_rank = graph, network, endpoint_of_rank
         total = max(1, sum(len(collective.transfers) for collective in graph.collectives))
         report = None if progress is None else lambda ended: progress(ended / total)
         self.fluid = ReusingNetwork(network.capacity_bytes_per_s, report, reuse=not no_reuse)
+        self._price = price
         self._reuse = f"off: {no_reuse}" if no_reuse else "on"
         self.environment = simpy.Environment()
         changes = faults.changes()
@@ -294,8 +300,9 @@ class _Execution:
     def _take_part(self, task: Task, collective: int) -> Generator[simpy.Event, None, None]:
         """Join a collective, and wait for all transfers that the task's rank sends or receives in it."""
         if collective not in self.collectives:
-            transfers = self.graph.collectives[collective].transfers
-            self.collectives[collective] = _CollectiveRun(transfers, self.fluid)
+            described = self.graph.collectives[collective]
+            pricing = FREE if described.kernel is None else self._price(described.kernel)
+            self.collectives[collective] = _CollectiveRun(described.transfers, self.fluid, pricing)
         run = self.collectives[collective]
         self._start(collective, run.join(task.rank, self.environment.now))
         watch = run.watch_of_rank.get(task.rank)

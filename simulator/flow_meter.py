@@ -57,7 +57,7 @@ def _meter(state: FlowState, number: int, left_bytes: float) -> None:
     sent = flow.left_bytes - left_bytes
     flow.left_bytes = left_bytes
     for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
-        state.bins[state.bill_links[entry], state.now[0].bin] += state.bill_coefficients[entry] * sent
+        state.bins[state.bill_links[entry], state.now[0].bin] += state.bill_passing[entry] * sent
 
 
 @inlined

@@ -48,11 +48,7 @@ class FlowRows:
     def joined(self, more: "FlowRows") -> "FlowRows":
         """Return these flows and then more."""
         return FlowRows(
-            bills=Bills(
-                csr_join([self.bills.offsets, more.bills.offsets]),
-                np.concatenate([self.bills.links, more.bills.links]),
-                np.concatenate([self.bills.coefficients, more.bills.coefficients]),
-            ),
+            bills=Bills.joined([self.bills, more.bills]),
             weights=np.concatenate([self.weights, more.weights]),
             left_bytes=np.concatenate([self.left_bytes, more.left_bytes]),
             start_s=np.concatenate([self.start_s, more.start_s]),
@@ -63,10 +59,9 @@ class FlowRows:
 
     def at(self, rows: IntArray) -> "FlowRows":
         """Return some of the flows."""
-        offsets, entries = csr_select(self.bills.offsets, rows)
         watch_offsets, watch_entries = csr_select(self.watch_offsets, rows)
         return FlowRows(
-            Bills(offsets, self.bills.links[entries], self.bills.coefficients[entries]),
+            self.bills.select(rows),
             self.weights[rows],
             self.left_bytes[rows],
             self.start_s[rows],
@@ -105,6 +100,7 @@ def new_state(
         bill_offsets=np.zeros(most_flows + 1, np.int64),
         bill_links=np.zeros(most_entries, np.int64),
         bill_coefficients=np.zeros(most_entries),
+        bill_passing=np.zeros(most_entries if metered else 0),
         finish_s=np.zeros(0),
         flows_on=np.zeros(int(room.sum()), np.int32),
         charges_on=np.zeros(int(room.sum())),
@@ -149,6 +145,8 @@ def appended(state: FlowState, rows: FlowRows) -> FlowState | None:
     state.bill_offsets[first : end + 1] = entries + rows.bills.offsets
     state.bill_links[entries : entries + len(rows.bills.links)] = rows.bills.links
     state.bill_coefficients[entries : entries + len(rows.bills.links)] = rows.bills.coefficients
+    if now["metered"]:
+        state.bill_passing[entries : entries + len(rows.bills.links)] = rows.bills.passing_bytes
     watches = np.concatenate([state.watches[: state.watch_offsets[first]], rows.watches])
     state.watch_offsets[first : end + 1] = state.watch_offsets[first] + rows.watch_offsets
     waiting = np.concatenate([state.starts[now["next_start"] : now["num_starts"]], np.arange(first, end)])
@@ -186,8 +184,9 @@ def unfinished(state: FlowState) -> FlowRows:
     flows = state.flows[:count]
     left_bytes = np.zeros(count)
     find_left_bytes(state, left_bytes)
+    passing = state.bill_passing[: offsets[-1]] if state.now[0]["metered"] else None
     rows = FlowRows(
-        Bills(offsets, state.bill_links[: offsets[-1]], state.bill_coefficients[: offsets[-1]]),
+        Bills(offsets, state.bill_links[: offsets[-1]], state.bill_coefficients[: offsets[-1]], passing),
         flows["weight"],
         left_bytes,
         flows["start_s"],

@@ -90,7 +90,8 @@ NOW = np.dtype(
 class FlowState(NamedTuple):
     """The arrays of the loop. Rows of links are those of `sharing`: where they start, and their room.
 
-    flows: [most flows] FLOW; bill_offsets, bill_links, bill_coefficients: their bills
+    flows: [most flows] FLOW; bill_offsets, bill_links, bill_coefficients: their bills; bill_passing: what passes the
+    links, for the meter (empty without one)
     group_of: [most flows] each flow's group while it is under way; NOWHERE before, ENDED after
     finish_s: [ids] seconds, NaN until the flow ends
     flows_on, charges_on: [sum of room] rows of links: flows that have started, and their coefficient x weight
@@ -112,6 +113,7 @@ class FlowState(NamedTuple):
     bill_offsets: IntArray
     bill_links: IntArray
     bill_coefficients: FloatArray
+    bill_passing: FloatArray
     finish_s: FloatArray
     flows_on: NDArray[np.int32]
     charges_on: FloatArray

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from simulator.bills import Bills
 from simulator.cables import Cables, LinkCosts, bundle_cables
 from simulator.gateways import Ways, ways
+from simulator.pricing import FREE, Pricing
+from simulator.route_book import RouteBook, legs_of, merged
 from simulator.routing import POLICIES, NoPathError, Request, Route
-from simulator.rows import csr_offsets, csr_select
 from simulator.wiring import Port, Wiring
 from topologies.schema import ClusterGraph
 from workloads.tasks import Transfers
@@ -63,7 +64,9 @@ class Network:
         capacity = np.bincount(self.link_of_cable, self.cables.effective_bytes_per_s)
         self.capacity_bytes_per_s: FloatArray = capacity.astype(np.float64)
         self.cables_of_link = np.bincount(self.link_of_cable)
-        self._routes = _RouteBook(self.link_of_cable)
+        self.first_cable: IntArray = np.unique(self.link_of_cable, return_index=True)[1]  # of each link
+        self._ports_of_profile = _ports(self.cables, self.link_of_cable)
+        self._routes = RouteBook(self.link_of_cable)
         self._sprays: dict[tuple[int, int], Route] = {}  # between two switches
         self._dead: frozenset[int] = frozenset()
         self._speed_bytes_per_s = (
@@ -83,7 +86,7 @@ class Network:
         left = copy.copy(self._whole)
         left._dead, left._later, left._later_networks = dead_cables, later, None
         left._fabric = self._whole._fabric.without(dead_cables)
-        left._routes = _RouteBook(self.link_of_cable)
+        left._routes = RouteBook(self.link_of_cable)
         left._sprays = {}
         return left
 
@@ -100,29 +103,43 @@ class Network:
         endpoint_of_rank: IntArray,
         flow_numbers: IntArray,
         backlog_bytes: Callable[[], FloatArray],
+        pricing: Pricing = FREE,
     ) -> tuple[Bills, FloatArray]:
         """Return the bills of transfers, and the latency in seconds that each pays before its bytes move.
 
         flow_numbers: [num_transfers] the number by which ecmp tells flows apart
         backlog_bytes: returns [num_links] what flows under way have yet to send (asked by least-loaded only)
+        pricing: what the kernel that moves them costs beside their bytes
         """
-        flow, source, target, share, in_chain = _legs(transfers, endpoint_of_rank)
+        flow, source, target, share, in_chain = legs_of(transfers, endpoint_of_rank)
         if self._policy_name in {"adaptive", "static"}:
-            book, route_of_leg = self._routes, self._route_pairs(source, target)
+            book, route_of_leg = self._routes, self._route_pairs(source, target, over_nics=pricing.over_nics)
         else:
-            book = _RouteBook(self.link_of_cable)
+            book = RouteBook(self.link_of_cable)
             sent_bytes = transfers.size_bytes[flow] * share
             backlog_s = self._backlog_s(backlog_bytes)
             route_of_leg = self._route_one_by_one(
-                book, source, target, flow_numbers[flow], sent_bytes, backlog_s
+                book, source, target, flow_numbers[flow], sent_bytes, backlog_s, over_nics=pricing.over_nics
             )
         entries, links, coefficients, latency_s = book.rows(route_of_leg)
         charged = coefficients * np.repeat(share, entries)
-        bills = _merge(np.repeat(flow, entries), links, charged, len(transfers), self.num_links)
+        bills = merged(np.repeat(flow, entries), links, charged, len(transfers), self.num_links)
         total_s = np.zeros(len(transfers))
         np.maximum.at(total_s, flow[~in_chain], latency_s[~in_chain])
         np.add.at(total_s, flow[in_chain], latency_s[in_chain])
-        return bills, total_s * transfers.rounds
+        return self._priced(bills, pricing), pricing.start_up_s + total_s * transfers.rounds
+
+    def _priced(self, bills: Bills, pricing: Pricing) -> Bills:
+        """Return bills of what passes links with ports charged for the time that messages keep them busy."""
+        if pricing.is_free:
+            return bills
+        charge_of_link = np.ones(self.num_links)
+        for profile, ports in self._ports_of_profile.items():
+            capacity = self.capacity_bytes_per_s[ports]
+            charge_of_link[ports] = [pricing.charge(profile, port) for port in capacity.tolist()]
+        return Bills(
+            bills.offsets, bills.links, bills.coefficients * charge_of_link[bills.links], bills.coefficients
+        )
 
     @property
     def routes_by_load(self) -> bool:
@@ -149,31 +166,33 @@ class Network:
         parts = per_link[self.link_of_cable].T / self.cables_of_link[self.link_of_cable]
         return np.asarray(parts.T)
 
-    def _route_pairs(self, source: IntArray, target: IntArray) -> IntArray:
+    def _route_pairs(self, source: IntArray, target: IntArray, *, over_nics: bool) -> IntArray:
         """Return the route of each leg [num_legs] in the network's book, where it depends on the ends alone."""
         unique, pair_of_leg = np.unique(np.stack([source, target]), axis=1, return_inverse=True)
         pairs: list[tuple[int, int]] = list(zip(unique[0].tolist(), unique[1].tolist(), strict=True))
-        known = self._routes.of_pair
+        known = self._routes.of_pair[over_nics]
         for pair in pairs:
             if pair not in known:
-                known[pair] = self._routes.add(*self._route(pair[0], pair[1], 0, np.zeros(0)))
+                route = self._route(pair[0], pair[1], 0, np.zeros(0), over_nics=over_nics)
+                known[pair] = self._routes.add(*route)
         return np.array([known[pair] for pair in pairs], np.int64)[pair_of_leg]
 
     def _route_one_by_one(
         self,
-        book: "_RouteBook",
+        book: "RouteBook",
         source: IntArray,
         target: IntArray,
         flow_numbers: IntArray,
         sent_bytes: FloatArray,
         backlog_s: FloatArray,
+        *,
+        over_nics: bool,
     ) -> IntArray:
         """Return the route of each leg [num_legs] in `book`; each is seen in the backlog by those after it."""
         chosen = np.empty(len(source), np.int64)
         for leg in range(len(source)):
-            route, latency_s = self._route(
-                int(source[leg]), int(target[leg]), int(flow_numbers[leg]), backlog_s
-            )
+            ends, number = (int(source[leg]), int(target[leg])), int(flow_numbers[leg])
+            route, latency_s = self._route(*ends, number, backlog_s, over_nics=over_nics)
             chosen[leg] = book.add(route, latency_s)
             for cable, coefficient in route:
                 backlog_s[cable] += sent_bytes[leg] * coefficient / self._speed_bytes_per_s[cable]
@@ -185,33 +204,43 @@ class Network:
             return np.zeros(len(self.cables))
         return np.asarray(self.per_cable(backlog_bytes()) / self._speed_bytes_per_s)
 
-    def _route(self, source: int, target: int, flow: int, backlog_s: FloatArray) -> tuple[Route, float]:
+    def _route(
+        self, source: int, target: int, flow: int, backlog_s: FloatArray, *, over_nics: bool
+    ) -> tuple[Route, float]:
         """Return the cables from one GPU to another with their coefficients, and the latency in seconds.
 
         Where no way is open now it is one that will be, or would be if all cables were alive: see `without`.
         """
-        found = self._open_route(source, target, flow, backlog_s)
+        found = self._open_route(source, target, flow, backlog_s, over_nics=over_nics)
         if found is None and self._later_networks is None:
             self._later_networks = [
                 self.without(dead, self._later[place + 1 :]) for place, dead in enumerate(self._later)
             ]
         for network in (*(self._later_networks or ()), self._whole):
             if found is None:
-                found = network._open_route(source, target, flow, backlog_s)
+                found = network._open_route(source, target, flow, backlog_s, over_nics=over_nics)
         if found is None:
-            msg = f"no path from GPU {source} to GPU {target} of another node: no NIC of its node reaches that one's"
+            where = "the same node over the network" if over_nics else "another node"
+            msg = (
+                f"no path from GPU {source} to GPU {target} of {where}: no NIC of its node reaches that one's"
+            )
             raise NoPathError(msg)
         return found
 
     def _open_route(
-        self, source: int, target: int, flow: int, backlog_s: FloatArray
+        self, source: int, target: int, flow: int, backlog_s: FloatArray, *, over_nics: bool
     ) -> tuple[Route, float] | None:
         """Return the route from one GPU to another over cables that are alive, and its latency; None without any.
 
-        Within a node, NVLink. Between nodes, the first of `gateways.ways` that are open. Of several that are equally
-        good, `adaptive` takes all, with equal shares, and other policies one.
+        Within a node, NVLink, or, `over_nics`, from the one's NIC to the other's. Between nodes, the first of
+        `gateways.ways` that are open. Of several that are equally good, `adaptive` takes all, with equal shares, and
+        other policies one.
         """
         if source // self._gpus_per_node == target // self._gpus_per_node:
+            if over_nics:
+                way = (source, target)
+                open_now = self._is_open(source, target, *way)
+                return self._by_way(way, source, target, flow, backlog_s) if open_now else None
             route = self._over_nvlink(source, target)
             alive = self._are_alive(*(cable for cable, _ in route))
             return (route, self._costs["nvlink"].latency_s) if alive else None
@@ -279,8 +308,16 @@ class Network:
         request = Request(leaving.switch, arriving.switch, arriving.number, flow)
         crossing = self._policy(self._fabric, request, self._seed, backlog_s)
         if self.sprays:
-            self._sprays[switches] = crossing
+            crossing = self._sprays[switches] = self._bundled(crossing)
         return crossing
+
+    def _bundled(self, route: Route) -> Route:
+        """Return a route with one cable for each link that it crosses, which carries what all of that link's do."""
+        carried: dict[int, float] = {}
+        for cable, coefficient in route:
+            first = int(self.first_cable[self.link_of_cable[cable]])
+            carried[first] = carried.get(first, 0.0) + coefficient
+        return list(carried.items())
 
     def _is_open(self, source: int, target: int, leaving: int, arriving: int) -> bool:
         """Return whether bytes can go from `source` over `leaving`, `arriving` and so to `target`."""
@@ -306,6 +343,13 @@ class Network:
         return self._dead.isdisjoint(cables)
 
 
+def _ports(cables: Cables, link_of_cable: IntArray) -> dict[str, IntArray]:
+    """Return the links of GPUs' NVLink cables and of NICs' cables by profile; each of these has a link of its own."""
+    is_port = (cables.kind == "nvlink") | (cables.kind == "nic")
+    profiles = sorted(set(cables.profile[is_port].tolist()))
+    return {name: link_of_cable[is_port & (cables.profile == name)] for name in profiles}
+
+
 def _spread(routes: list[tuple[Route, float]]) -> tuple[Route, float]:
     """Return a flow's route when each of these carries an equal part of it, and the largest of their latencies."""
     if len(routes) == 1:
@@ -319,84 +363,3 @@ def _wait(route: Route, backlog_s: FloatArray) -> _Wait:
     """Return the longest wait on any cable of a route, and the sum of all."""
     waits = [float(backlog_s[cable]) for cable, _ in route]
     return max(waits), sum(waits)
-
-
-class _RouteBook:
-    """Routes as rows of links and coefficients, each with a latency; those of pairs are looked up again."""
-
-    def __init__(self, link_of_cable: IntArray) -> None:
-        self._link_of_cable = link_of_cable
-        self.of_pair: dict[tuple[int, int], int] = {}
-        self._lengths: list[int] = []
-        self._links: list[int] = []
-        self._coefficients: list[float] = []
-        self._latencies_s: list[float] = []
-        self._arrays: tuple[IntArray, IntArray, FloatArray, FloatArray] | None = None
-
-    def add(self, route: Route, latency_s: float) -> int:
-        """Store a route and return its index."""
-        bill: dict[int, float] = {}
-        for cable, coefficient in route:
-            link = int(self._link_of_cable[cable])
-            bill[link] = bill.get(link, 0.0) + coefficient
-        self._lengths.append(len(bill))
-        self._links += sorted(bill)
-        self._coefficients += [bill[link] for link in sorted(bill)]
-        self._latencies_s.append(latency_s)
-        self._arrays = None
-        return len(self._lengths) - 1
-
-    def rows(self, routes: IntArray) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
-        """Return the lengths of the given routes, their links and coefficients end to end, their latencies."""
-        if self._arrays is None:
-            self._arrays = (
-                csr_offsets(self._lengths),
-                np.array(self._links, np.int64),
-                np.array(self._coefficients, np.float64),
-                np.array(self._latencies_s, np.float64),
-            )
-        all_offsets, links, coefficients, latencies_s = self._arrays
-        offsets, entries = csr_select(all_offsets, routes)
-        return np.diff(offsets), links[entries], coefficients[entries], latencies_s[routes]
-
-
-def _legs(
-    transfers: Transfers, endpoint_of_rank: IntArray
-) -> tuple[IntArray, IntArray, IntArray, FloatArray, NDArray[np.bool_]]:
-    """Return the legs of transfers: flow, from, to, share of the flow's bytes, and whether it is in the chain.
-
-    The chain leads from the source through the relays; its legs carry the whole flow, one after the other. From
-    its end the fan-out leads to the destinations side by side. A leg from a GPU to itself crosses nothing and
-    is left out; a transfer that reduces has its legs turned round.
-    """
-    num_relays, num_destinations = np.diff(transfers.relay_offsets), np.diff(transfers.destination_offsets)
-    flows = np.arange(len(transfers))
-    chain_flow = np.repeat(flows, num_relays)
-    # The rank before each relay: the source for the first of a transfer, else the relay before it.
-    before_relay = np.empty(len(transfers.relay_ranks), np.int64)
-    before_relay[1:] = transfers.relay_ranks[:-1]
-    relayed = num_relays > 0
-    before_relay[transfers.relay_offsets[:-1][relayed]] = transfers.source_rank[relayed]
-    last = transfers.source_rank.copy()
-    last[relayed] = transfers.relay_ranks[transfers.relay_offsets[1:][relayed] - 1]
-
-    flow = np.concatenate([chain_flow, np.repeat(flows, num_destinations)])
-    start = endpoint_of_rank[np.concatenate([before_relay, np.repeat(last, num_destinations)])]
-    end = endpoint_of_rank[np.concatenate([transfers.relay_ranks, transfers.destination_ranks])]
-    share = np.concatenate([np.ones(len(chain_flow)), transfers.fractions])
-    in_chain = np.arange(len(flow)) < len(chain_flow)
-    turned = transfers.reduce[flow]
-    start, end = np.where(turned, end, start), np.where(turned, start, end)
-    crosses = (start != end) & (share > 0.0)
-    return flow[crosses], start[crosses], end[crosses], share[crosses], in_chain[crosses]
-
-
-def _merge(
-    flow: IntArray, links: IntArray, coefficients: FloatArray, num_flows: int, num_links: int
-) -> Bills:
-    """Return bills in which each link stands once per flow, with the sum of its coefficients."""
-    entries, place = np.unique(flow * num_links + links, return_inverse=True)
-    merged_flow, merged_links = np.divmod(entries, num_links)
-    lengths = np.bincount(merged_flow, minlength=num_flows)
-    summed = np.bincount(place, coefficients, minlength=len(entries)).astype(np.float64)
-    return Bills(csr_offsets(lengths), merged_links, summed)

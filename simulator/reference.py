@@ -7,7 +7,7 @@ Documents hold these tables between two comments, `<!-- generated: NAME -->` and
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ def field_reference(model: type[Spec] = Scenario) -> str:
     head = ("field", "takes", "default", "meaning")
     return "\n".join(
         f"### {section.title}\n\n{section.about}\n\n"
-        + _table(head, ((f"`{row.field}`", *row[1:]) for row in section.rows))
+        + markdown_table(head, ((f"`{row.field}`", *row[1:]) for row in section.rows))
         for section in _sections(model, "", model.__name__)
     )
 
@@ -236,7 +236,9 @@ def _whole_quantity(value: float, dimension: str) -> str:
 
 def units_reference() -> str:
     """Return the units of each dimension as Markdown."""
-    return _table(("a quantity of", "has one of the units"), ((name, _listed(UNITS[name])) for name in UNITS))
+    return markdown_table(
+        ("a quantity of", "has one of the units"), ((name, _listed(UNITS[name])) for name in UNITS)
+    )
 
 
 def _listed(values: Iterable[str]) -> str:
@@ -267,15 +269,15 @@ def graph_reference() -> str:
     return "\n".join(
         (
             "### The graph\n",
-            _table(attribute, map(_attribute_row, GRAPH_ATTRIBUTES)),
+            markdown_table(attribute, map(_attribute_row, GRAPH_ATTRIBUTES)),
             "### Vertices\n",
-            _table(("kind", "id", "meaning"), vertices),
+            markdown_table(("kind", "id", "meaning"), vertices),
             "Besides `kind`, a vertex has these attributes:\n",
-            _table(("kind", *attribute), of_vertices),
+            markdown_table(("kind", *attribute), of_vertices),
             "### Edges\n",
-            _table(("kind", "joins", "within a node", "meaning"), edges),
+            markdown_table(("kind", "joins", "within a node", "meaning"), edges),
             "Every edge has these attributes:\n",
-            _table(attribute, map(_attribute_row, EDGE_ATTRIBUTES)),
+            markdown_table(attribute, map(_attribute_row, EDGE_ATTRIBUTES)),
         )
     )
 
@@ -286,7 +288,7 @@ def _attribute_row(attribute: Attribute) -> tuple[str, str, str]:
     return f"`{attribute.name}`", takes + least, attribute.meaning
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a Markdown table, with the line break that ends it."""
     head = tuple(head)
     lines = ((cell.replace("|", r"\|") for cell in line) for line in (head, ["---"] * len(head), *rows))
@@ -303,19 +305,22 @@ _BLOCK: Final = re.compile(
 )
 
 
-def refreshed(text: str) -> str:
-    """Return a document with its generated tables written anew; ValueError if it has none, or one not known."""
+def refreshed(text: str, tables: Mapping[str, Callable[[], str]] = GENERATED) -> str:
+    """Return a document with its generated tables written anew; ValueError if it has none, or one not known.
+
+    tables: what writes each, by name
+    """
     if not _BLOCK.search(text):
         msg = "there is no '<!-- generated: NAME -->' and '<!-- end generated: NAME -->' with NAME one of "
-        raise ValueError(msg + ", ".join(GENERATED))
-    return _BLOCK.sub(_refreshed_block, text)
+        raise ValueError(msg + ", ".join(tables))
 
+    def refreshed_block(block: re.Match[str]) -> str:
+        if block["name"] not in tables:
+            msg = f"there is no table {block['name']!r} to generate; known are {', '.join(tables)}"
+            raise ValueError(msg)
+        return f"{block['begin']}\n{tables[block['name']]()}\n{block['end']}"
 
-def _refreshed_block(block: re.Match[str]) -> str:
-    if block["name"] not in GENERATED:
-        msg = f"there is no table {block['name']!r} to generate; known are {', '.join(GENERATED)}"
-        raise ValueError(msg)
-    return f"{block['begin']}\n{GENERATED[block['name']]()}\n{block['end']}"
+    return _BLOCK.sub(refreshed_block, text)
 
 
 if __name__ == "__main__":

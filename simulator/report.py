@@ -29,11 +29,37 @@ def print_report(result: Result, console: Console) -> None:
     console.print(_metrics_table(summary["metrics"]))
     console.print(_kinds_table(summary["links"]))
     console.print(_busiest_table(result))
+    if summary.get("waits"):
+        print_list("What the last rank waited for", [_wait_line(row) for row in summary["waits"]], console)
+    if summary.get("balance"):
+        console.print(_balance_table(summary["balance"]))
     if summary.get("faults"):
         print_list("Faults", [_fault_line(row) for row in summary["faults"]], console)
     print_list("Assumptions", summary["provenance"]["assumptions"], console)
     sources = summary["provenance"]["cost_sources"]
     print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
+
+
+def _wait_line(row: dict[str, Any]) -> str:
+    """Return what the last rank of a collective waited for as text."""
+    line = f"{row['collective']}: {row['slowest_sender']} to {row['slowest_receiver']}"
+    if row["slowest_link"] is not None:
+        line += (
+            f", held up most by {row['slowest_link']} ({row['slowest_link_kind']}), which is busy "
+            f"{row['slowest_link_busy_fraction']:.0%} of the time"
+        )
+    return f"{line}; a rank waits {show_quantity(row['mean_wait_s'], 'time')} for the last on average."
+
+
+def _balance_table(kinds: dict[str, dict[str, float]]) -> Table:
+    """Return the loads of links before and after balancing."""
+    table = plain_table(
+        "Links", "fullest before", "after", "mean before", "after", title="Loads of links by balancing"
+    )
+    for kind, row in kinds.items():
+        loads = ("max_bytes_before", "max_bytes_after", "mean_bytes_before", "mean_bytes_after")
+        table.add_row(kind, *(show_quantity(row[load], "bytes") for load in loads))
+    return table
 
 
 def _fault_line(row: dict[str, Any]) -> str:

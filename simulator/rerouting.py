@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from simulator.bills import Bills
 from simulator.fault_clock import Change
 from simulator.network import Network
+from simulator.pricing import Pricing
 from simulator.reuse import ReusingNetwork
-from simulator.rows import csr_select
 from workloads.tasks import Transfers
 
 IntArray = NDArray[np.int64]
@@ -43,6 +43,7 @@ class _Started:
     numbers: IntArray
     ids: IntArray
     bills: Bills
+    pricing: Pricing
 
 
 class Rerouting:
@@ -61,10 +62,12 @@ class Rerouting:
         self._share = np.ones(len(network.cables))
         self._started: list[_Started] = []
 
-    def note(self, transfers: Transfers, numbers: IntArray, ids: IntArray, bills: Bills) -> None:
+    def note(
+        self, transfers: Transfers, numbers: IntArray, ids: IntArray, bills: Bills, pricing: Pricing
+    ) -> None:
         """Take notice of flows that start: [num_flows] each. Raises FaultError for those that have no way."""
         if self._to_come or self.network is not self._whole:
-            started = _Started(transfers, numbers, ids, bills)
+            started = _Started(transfers, numbers, ids, bills, pricing)
             self._started.append(started)
             self._check_ways([started])
 
@@ -104,7 +107,7 @@ class Rerouting:
     def _move_flows(self) -> None:
         """Let flows that have yet to end take other routes where the rules say so."""
         finish_s = self._fluid.finish_s
-        ids, offsets, links, coefficients = [], [np.zeros(1, np.int64)], [], []
+        ids, changed = [], []
         for started in self._started:
             is_left = np.isnan(finish_s[started.ids])
             if not self.network.sprays:
@@ -117,18 +120,16 @@ class Rerouting:
                 self._endpoint_of_rank,
                 started.numbers[moving],
                 self._fluid.backlog_bytes,
+                started.pricing,
             )
-            old = _select(started.bills, moving)
-            differs = np.flatnonzero(_differ(old, bills))
-            new = _select(bills, differs)
+            differs = np.flatnonzero(_differ(started.bills.select(moving), bills))
+            new = bills.select(differs)
             started.bills = _replaced(started.bills, moving[differs], new)
             ids.append(started.ids[moving[differs]])
-            offsets.append(new.offsets[1:] + offsets[-1][-1])
-            links.append(new.links)
-            coefficients.append(new.coefficients)
+            changed.append(new)
         self._started = [each for each in self._started if np.isnan(finish_s[each.ids]).any()]
         if any(map(len, ids)):
-            bills = Bills(np.concatenate(offsets), np.concatenate(links), np.concatenate(coefficients))
+            bills = Bills.joined(changed)
             self._fluid.reroute(np.concatenate(ids), bills)
             self.num_rerouted += bills.num_flows
 
@@ -189,16 +190,11 @@ def _some(names: Sequence[str], count: int) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (", ..." if count > _MOST_NAMED else "")
 
 
-def _select(bills: Bills, rows: IntArray) -> Bills:
-    offsets, entries = csr_select(bills.offsets, rows)
-    return Bills(offsets, bills.links[entries], bills.coefficients[entries])
-
-
 def _differ(one: Bills, other: Bills) -> BoolArray:
     """Return whether two bills of each flow differ: [num_flows]."""
     differs = np.asarray(np.diff(one.offsets) != np.diff(other.offsets))
     alike = np.flatnonzero(~differs)
-    left, right = _select(one, alike), _select(other, alike)
+    left, right = one.select(alike), other.select(alike)
     flow = np.repeat(alike, np.diff(left.offsets))
     differs[flow[(left.links != right.links) | (left.coefficients != right.coefficients)]] = True
     return differs
@@ -206,11 +202,6 @@ def _differ(one: Bills, other: Bills) -> BoolArray:
 
 def _replaced(bills: Bills, rows: IntArray, new: Bills) -> Bills:
     """Return bills with those of some flows replaced."""
-    both = Bills(
-        np.concatenate([bills.offsets, new.offsets[1:] + bills.offsets[-1]]),
-        np.concatenate([bills.links, new.links]),
-        np.concatenate([bills.coefficients, new.coefficients]),
-    )
     order = np.arange(bills.num_flows)
     order[rows] = bills.num_flows + np.arange(len(rows))
-    return _select(both, order)
+    return Bills.joined([bills, new]).select(order)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulator.cables import Cables
 from simulator.meter import LinkMeter
-from workloads.tasks import Collective, Layout, Task, TaskTimes, Transfers
+from workloads.tasks import Collective, Layout, TaskGraph, TaskTimes, Transfers
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -27,7 +27,7 @@ class Result:
     """The tables and the summary of one run.
 
     summary: what `--json` prints
-    tasks: a row per task: task, name, rank, node, gpu, stream, start_s, end_s
+    tasks: a row per task: see `tasks_table`
     flows: a row per flow, or per collective and pair of nodes: see `flows_table`
     links: a row per cable and direction: see `links_table`
     link_timeline: a row per used cable and time bin: see `timeline_table`
@@ -68,11 +68,27 @@ class Result:
         return cls(summary=summary, scenario_text=(folder / "scenario.yaml").read_text("utf-8"), **tables)
 
 
-def tasks_table(tasks: tuple[Task, ...], times: TaskTimes, layout: Layout) -> pd.DataFrame:
+class Waits(Protocol):
+    """What tasks waited for: `simulator.waits.Waits` is one."""
+
+    @property
+    def transfer(self) -> IntArray:
+        """[num_tasks] row of the transfer in its collective, -1 for none."""
+
+    @property
+    def cable(self) -> IntArray:
+        """[num_tasks] the busiest on that transfer's route, -1 for none."""
+
+
+def tasks_table(graph: TaskGraph, times: TaskTimes, layout: Layout, waits: Waits) -> pd.DataFrame:
     """Return a row per task that runs on a stream, in the order of the graph (barriers are left out).
 
-    Columns: task (its index in the graph), name, rank, node, gpu, stream, start_s, end_s.
+    Columns: task (its index in the graph), name, rank, node, gpu, stream, start_s, end_s; of the last transfer to end
+    of those that the rank sent or received in the task's collective waited_for_source, waited_for_destination (ranks,
+    -1: none, or several), and waited_for_link (the busiest on its way, as in `links`; -1: none, or not known).
     """
+    tasks = graph.tasks
+    source, destination = _ends_of_waits(graph, waits.transfer, layout)
     shown = [index for index, task in enumerate(tasks) if task.stream is not None]
     ranks = np.array([tasks[index].rank for index in shown], np.int64)
     return pd.DataFrame(
@@ -85,8 +101,29 @@ def tasks_table(tasks: tuple[Task, ...], times: TaskTimes, layout: Layout) -> pd
             "stream": [str(tasks[index].stream) for index in shown],
             "start_s": times.start_s[shown],
             "end_s": times.end_s[shown],
+            "waited_for_source": source[shown],
+            "waited_for_destination": destination[shown],
+            "waited_for_link": waits.cable[shown],
         }
     )
+
+
+def _ends_of_waits(graph: TaskGraph, transfer: IntArray, layout: Layout) -> tuple[IntArray, IntArray]:
+    """Return the source and the destination of the transfer that each task waited for: [num_tasks] each."""
+    source, destination = np.full(len(transfer), -1), np.full(len(transfer), -1)
+    of_task = np.array([-1 if task.collective is None else task.collective for task in graph.tasks], np.int64)
+    known: dict[int, tuple[IntArray, IntArray]] = {}
+    for number in np.unique(of_task[transfer >= 0]).tolist():
+        transfers = graph.collectives[number].transfers
+        if id(transfers) not in known:
+            fan, _ = _common_destination(transfers, layout)
+            known[id(transfers)] = (
+                np.where(transfers.reduce, fan, transfers.source_rank),
+                np.where(transfers.reduce, transfers.source_rank, fan),
+            )
+        tasks = np.flatnonzero((of_task == number) & (transfer >= 0))
+        source[tasks], destination[tasks] = (ends[transfer[tasks]] for ends in known[id(transfers)])
+    return source, destination
 
 
 def flows_table(
@@ -214,6 +251,23 @@ def timeline_table(
 def _without_rounding(fraction: FloatArray) -> FloatArray:
     """Return fractions that are at most 1, where rounding alone has carried them past it."""
     return np.where((fraction > 1.0) & (fraction < 1.0 + ROUNDING), 1.0, fraction)
+
+
+def compare_loads(links: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return, by link kind, the largest and the mean load of a link before and after balancing, in bytes.
+
+    links: as `links_table` has it, with `bytes_before_balancing` beside `bytes`
+    """
+    return {
+        str(kind): {
+            "max_bytes_before": float(rows["bytes_before_balancing"].max()),
+            "max_bytes_after": float(rows["bytes"].max()),
+            "mean_bytes_before": float(rows["bytes_before_balancing"].mean()),
+            "mean_bytes_after": float(rows["bytes"].mean()),
+        }
+        for kind, rows in links.groupby("kind", sort=False)
+        if rows["bytes"].any()
+    }
 
 
 def summarise_links(links: pd.DataFrame) -> dict[str, dict[str, float | int]]:

@@ -14,12 +14,22 @@ from simulator.input_error import InputError
 from simulator.layout import RankLayout
 from simulator.network import Network
 from simulator.rerouting import FaultError
-from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
+from simulator.result import (
+    FloatArray,
+    Result,
+    compare_loads,
+    flows_table,
+    links_table,
+    summarise_links,
+    tasks_table,
+    timeline_table,
+)
 from simulator.routing import NoPathError
 from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
 from simulator.units import FieldError
+from simulator.waits import bills_of, explain
 from topologies import build_cluster
-from workloads.tasks import Summary, TaskGraph, TaskTimes, Workload
+from workloads.tasks import Collective, Summary, TaskGraph, TaskTimes, Workload
 
 ASSUMPTIONS: Final = (
     "Traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses.",
@@ -43,7 +53,14 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     workload = _build_workload(loaded, layout)
     faults = on_the_clock(scenario.faults, network.cables, loaded.node.gpus)
     try:
-        recording = execute(workload.graph, network, layout.endpoint_of_rank, progress, faults=faults)
+        recording = execute(
+            workload.graph,
+            network,
+            layout.endpoint_of_rank,
+            progress,
+            faults=faults,
+            price=loaded.costs.pricing,
+        )
     except FaultError as error:
         raise InputError(str(loaded.path), None, "faults", str(error)) from error
     except NoPathError as error:
@@ -83,9 +100,24 @@ def _assemble(
         links, recording.meter, network.link_of_cable, network.cables_of_link, times.step_time_s
     )
     num_flows = sum(len(collective.transfers) for collective in graph.collectives)
+    waits = explain(
+        graph,
+        times,
+        recording.transfer_end_s,
+        network,
+        layout.endpoint_of_rank,
+        loaded.costs.pricing,
+        routes_known=not network.routes_by_load and recording.flows_rerouted == 0,
+    )
     summary = _summary(loaded, workload, workload.summarise(times))
     summary["links"] = summarise_links(links)
     summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
+    summary["waits"] = waits.of_collective
+    before = workload.before_balancing
+    if before:
+        unbalanced = _bytes_before(before, network, layout, loaded.costs)
+        links["bytes_before_balancing"] = unbalanced
+        summary["balance"] = compare_loads(links)
     summary["faults"] = describe_faults(
         loaded.scenario.faults, times.step_time_s, _kernels(graph, times, layout)
     )
@@ -100,12 +132,24 @@ def _assemble(
     }
     return Result(
         summary=summary,
-        tasks=tasks_table(graph.tasks, times, layout),
+        tasks=tasks_table(graph, times, layout, waits),
         flows=flows,
         links=links,
         link_timeline=timeline,
         scenario_text=resolved_text(loaded),
     )
+
+
+def _bytes_before(
+    collectives: tuple[Collective, ...], network: Network, layout: RankLayout, costs: CostTable
+) -> FloatArray:
+    """Return what collectives would pass over each cable if they ran: [num_cables] bytes."""
+    on_link = np.zeros(network.num_links)
+    for collective in collectives:
+        bills = bills_of(collective, network, layout.endpoint_of_rank, costs.pricing)
+        passed = bills.passing_bytes * np.repeat(collective.transfers.size_bytes, np.diff(bills.offsets))
+        on_link += np.bincount(bills.links, passed, network.num_links)
+    return network.per_cable(on_link)
 
 
 def _kernels(graph: TaskGraph, times: TaskTimes, layout: RankLayout) -> dict[tuple[int, int], Spans]:
@@ -132,7 +176,7 @@ def _summary(loaded: LoadedScenario, workload: Workload, of_workload: Summary) -
             "version": __version__,
             "seed": scenario.seed,
             "scenario_sha256": scenario_sha256(loaded),
-            "cost_sources": loaded.costs.sources(profiles),
+            "cost_sources": loaded.costs.sources(profiles, scenario.workload.kernels(loaded.setting)),
             "assumptions": [*ASSUMPTIONS, *workload.assumptions, *loaded.node.assumptions],
         },
     }

@@ -21,7 +21,15 @@ from simulator.faults import Fault, check_faults, needs_graph
 from simulator.messages import as_path, did_you_mean, explain
 from simulator.units import FieldError, Spec
 from simulator.yaml_nodes import parse_scalar
-from topologies import NODES, CustomNetwork, NodeSpec, NoNetwork, Topology, build_cluster
+from topologies import (
+    NODES,
+    CustomNetwork,
+    MultiPlaneFatTree,
+    NodeSpec,
+    NoNetwork,
+    Topology,
+    build_cluster,
+)
 from topologies.cost import Prices
 from workloads import WorkloadSpec
 from workloads import models as model_catalogue
@@ -106,6 +114,16 @@ class Cluster(Spec):
                 return _LINKS_OF_A_NODE | self.topology.link_profiles
         return _LINKS_OF_A_NODE | {self.topology.link_profile}
 
+    @property
+    def nics_meet(self) -> bool:
+        """Return whether every NIC reaches every other; of a graph file that is found out on the way."""
+        match self.topology:
+            case NoNetwork():
+                return False
+            case MultiPlaneFatTree():
+                return self.topology.nics_meet(self.node_spec)
+        return True
+
     def located(self, folder: Path) -> "Cluster":
         """Return the cluster with the folder where its relative paths start."""
         if isinstance(self.topology, CustomNetwork):
@@ -187,7 +205,13 @@ class LoadedScenario:
     @property
     def setting(self) -> Setting:
         """Return what the workload is built for."""
-        return Setting(self.model, self.num_nodes * self.node.gpus, self.node.gpus, self.folder)
+        return Setting(
+            model=self.model,
+            num_ranks=self.num_nodes * self.node.gpus,
+            gpus_per_node=self.node.gpus,
+            folder=self.folder,
+            nics_meet=self.scenario.cluster.nics_meet,
+        )
 
 
 def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> LoadedScenario:
@@ -275,6 +299,9 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
     )
     with blaming(document, "workload"):
         scenario.workload.check(loaded.setting)
+    with blaming(document, "costs"):
+        for kernel in scenario.workload.kernels(loaded.setting):
+            table.check_kernel(kernel)
     return loaded
 
 

@@ -12,7 +12,6 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.bills import Bills
 from simulator.flow_rows import FlowRows
 from simulator.fluid import FluidNetwork
 from simulator.fluid_loop import CLOCK_ROUNDING, FLOW_ROUNDING
@@ -97,7 +96,8 @@ class Batch:
         starts = np.rint(self.start_s / ((busiest_s or 1.0) * _START_GRID))
         digest = blake2b(np.array([len(rows), len(rows.bills.links)]).data, digest_size=16)
         bills = rows.bills
-        for column in (bills.offsets, bills.links, bills.coefficients, rows.left_bytes, rows.weights, starts):
+        charges = bills.coefficients, bills.passing_bytes
+        for column in (bills.offsets, bills.links, *charges, rows.left_bytes, rows.weights, starts):
             digest.update(np.ascontiguousarray(column).data)
         return digest.digest()
 
@@ -209,7 +209,7 @@ def _network_of(batch: Batch, start_s: FloatArray, capacity_bytes_per_s: FloatAr
     """Return a network of the links that a batch crosses, with its flows, at time 0."""
     rows, network = batch.rows, FluidNetwork(capacity_bytes_per_s[batch.links])
     links = np.searchsorted(batch.links, rows.bills.links)
-    bills = Bills(rows.bills.offsets, links, rows.bills.coefficients)
+    bills = rows.bills.on_links(links)
     no_watches = np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64)
     network.add_flows(bills, rows.left_bytes, start_s, rows.weights, *no_watches)
     return network

@@ -178,7 +178,7 @@ class Case:
 CASES = {
     "collective": Case("{kind: collective, operation: all-to-all, size: 1 MB}"),
     "expert-parallel": Case(
-        "{kind: expert-parallel, tokens_per_rank: 4, expert_parallel: 16}", model="deepseek-v3"
+        "{kind: expert-parallel, tokens_per_rank: 4, expert_parallel: 16, balance: eplb}", model="deepseek-v3"
     ),
     "flows": Case(
         "{kind: flows, path: flows.csv}",
@@ -226,8 +226,17 @@ def test_the_summary_is_defined(results):
             for below in (value if name in kept else [""])
         }
 
-    for result in results.values():
-        assert named_after("## The summary") == flat(result.summary)
+    found = {kind: flat(result.summary) for kind, result in results.items()}
+    assert named_after("## The summary") == found["expert-parallel"]
+    for kind, names in found.items():
+        assert found["expert-parallel"] - names == ({"balance"} if kind != "expert-parallel" else set())
+
+
+def test_the_entries_of_waits_and_of_balance_are_defined(results):
+    summary = results["expert-parallel"].summary
+    assert all(named_after("Each entry of `waits`") == set(row) for row in summary["waits"])
+    (balance,) = (row[1] for row in table_after("docs/metrics.md", "## The summary") if row[0] == "`balance`")
+    assert all(set(names_in(balance)) - {"balance"} == set(row) for row in summary["balance"].values())
 
 
 def test_the_entries_and_kinds_of_links_are_defined(results):
@@ -245,8 +254,11 @@ def test_model_metrics_are_defined():
 
 @pytest.mark.parametrize("name", ["tasks", "links", "link_timeline"])
 def test_columns_are_defined(results, name: str):
-    for result in results.values():
-        assert named_after(f"\n`{name}.parquet`:") == set(getattr(result, name).columns)
+    named = named_after(f"\n`{name}.parquet`:")
+    assert named == set(getattr(results["expert-parallel"], name).columns)
+    for kind in ("collective", "flows"):
+        only_balanced = {"bytes_before_balancing"} if name == "links" else set()
+        assert named - set(getattr(results[kind], name).columns) == only_balanced
 
 
 def test_columns_of_flows_are_defined(results):

@@ -34,6 +34,10 @@ class MultiPlaneFatTree(TwoLayerTree):
         "has several",
     )
 
+    def nics_meet(self, node: NodeSpec) -> bool:
+        """Return whether every NIC has a port in every plane, so that any reaches any other."""
+        return _num_planes(node, self) == node.nic_ports
+
     def check(self, node: NodeSpec, num_nodes: int) -> None:
         """Raise FieldError, its path starting at the cluster, unless such a network of nodes can be built."""
         check_num_cables(self.counts(node, num_nodes))

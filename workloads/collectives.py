@@ -10,6 +10,7 @@ from pydantic import Field
 from simulator.units import Bytes, FieldError, Spec
 from workloads.tasks import (
     Collective,
+    CommunicationKernel,
     FloatArray,
     IntArray,
     Layout,
@@ -97,6 +98,10 @@ class CollectiveSpec(Spec):
             )
             raise FieldError("group_size", msg)
 
+    def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
+        """Return no kernels: transfers cost nothing beside their links' time."""
+        return ()
+
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> "CollectiveStep":  # noqa: ARG002
         """Return the step; nothing is drawn from `rng`."""
         ranks = self._ranks(setting.num_ranks)
@@ -132,6 +137,11 @@ class CollectiveStep:
     assumptions: tuple[str, ...]
     size_bytes: float
     bus_factor: float
+
+    @property
+    def before_balancing(self) -> tuple[Collective, ...]:
+        """Return no collectives: nothing is balanced."""
+        return ()
 
     def summarise(self, times: TaskTimes) -> Summary:
         """Return algorithm and bus bandwidth as nccl-tests defines them; of several groups, the slowest's.

@@ -10,6 +10,7 @@ from simulator.units import FieldError, Spec
 from workloads.flow_file import FlowTable, read_flow_file
 from workloads.tasks import (
     Collective,
+    CommunicationKernel,
     IntArray,
     Layout,
     Setting,
@@ -43,6 +44,10 @@ class FlowsSpec(Spec):
         """Raise FieldError where the file is missing or malformed, or names a GPU that the cluster lacks."""
         self._read(setting, _rank_at(setting))
 
+    def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
+        """Return no kernels: transfers cost nothing beside their links' time."""
+        return ()
+
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> "Flows":  # noqa: ARG002
         """Return the step, reading the file again; nothing is drawn from `rng`."""
         flows = self._read(setting, layout.rank_at)
@@ -70,6 +75,11 @@ class Flows:
 
     graph: TaskGraph
     assumptions: tuple[str, ...]
+
+    @property
+    def before_balancing(self) -> tuple[Collective, ...]:
+        """Return no collectives: nothing is balanced."""
+        return ()
 
     def summarise(self, times: TaskTimes) -> Summary:
         """Return the number of flows, their bytes, and these over the time until the last flow ends."""

@@ -1,53 +1,21 @@
 """The traffic of a mixture of experts: copies that tokens need, and the transfers that carry them.
 
-A token is sent once to each node that holds one of its experts, whatever their number there, and handed on over
-NVLink once to each GPU of that node that holds one (DeepSeek-V3 technical report, section 3.2.2).
+By normal kernels a token is sent once to each node that holds one of its experts, whatever their number there, and
+handed on over NVLink once to each GPU of that node that holds one (DeepSeek-V3 technical report, section 3.2.2). By
+low-latency kernels it is sent once for each of its experts, straight to that one's rank (section 3.4.2).
+
+Kernels go through their tokens in order, so that what a rank has for its peers advances alike: a transfer's weight is
+its bytes over the mean of its collective.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from simulator.rows import csr_offsets
-from workloads.tasks import IntArray, Layout, Transfers
-
-# DeepEP's normal kernels between nodes: `get_num_bytes_per_token` and `SourceMeta` in csrc/kernels/internode.cu.
-# A message is the token's values, the scales of an FP8 token, where it came from, and its top-k indices and weights.
-VALUES_PER_SCALE: Final = 128
-SCALE_BYTES: Final = 4
-SOURCE_META_BYTES: Final = 8
-TOP_K_INDEX_BYTES: Final = 4
-TOP_K_WEIGHT_BYTES: Final = 4
-MESSAGE_ALIGNMENT_BYTES: Final = 16
-FP8_BYTES: Final = 1
-BF16_BYTES: Final = 2
-
-
-def fp8_payload_bytes(hidden_size: int) -> int:
-    """Return the bytes of a token as FP8 values with a 4-byte scale per 128 of them: 7,392 for 7,168 values."""
-    return hidden_size * FP8_BYTES + -(-hidden_size // VALUES_PER_SCALE) * SCALE_BYTES
-
-
-def bf16_payload_bytes(hidden_size: int) -> int:
-    """Return the bytes of a token as BF16 values: 14,336 for 7,168 values."""
-    return hidden_size * BF16_BYTES
-
-
-def dispatch_message_bytes(hidden_size: int, top_k: int) -> int:
-    """Return the bytes that one token takes on a link in dispatch (FP8): 7,472 for DeepSeek-V3."""
-    routing = top_k * (TOP_K_INDEX_BYTES + TOP_K_WEIGHT_BYTES)
-    return _aligned(fp8_payload_bytes(hidden_size) + SOURCE_META_BYTES + routing)
-
-
-def combine_message_bytes(hidden_size: int, top_k: int) -> int:
-    """Return the bytes that one token takes on a link in combine (BF16): 14,384 for DeepSeek-V3."""
-    return _aligned(bf16_payload_bytes(hidden_size) + SOURCE_META_BYTES + top_k * TOP_K_WEIGHT_BYTES)
-
-
-def _aligned(size_bytes: int) -> int:
-    return -(-size_bytes // MESSAGE_ALIGNMENT_BYTES) * MESSAGE_ALIGNMENT_BYTES
+from workloads.placement import Placement
+from workloads.tasks import FloatArray, IntArray, Layout, Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,47 +54,86 @@ class ExpertGroups:
 class ExpertTraffic:
     """How many tokens each rank has for each place of its group.
 
-    tokens_to_rank: [num_ranks, degree] tokens of the row's rank with an expert on that place of its group.
-    tokens_to_node: [num_ranks, num_slots] tokens with an expert on that node of the group.
-    expert_load: [num_groups, num_experts] tokens that each group's copy of an expert gets.
+    tokens_to_rank: [num_ranks, degree] tokens of the row's rank with an expert on that place of its group
+    tokens_to_node: [num_ranks, num_slots] tokens with an expert on that node of the group
+    pairs_to_rank: [num_ranks, degree] pairs of a token and an expert on that place, 1 or more for each such token
+    expert_load: [num_groups, num_experts] tokens that each group's copies of an expert get
     """
 
     groups: ExpertGroups
     tokens_to_rank: IntArray
     tokens_to_node: IntArray
+    pairs_to_rank: IntArray
     expert_load: IntArray
 
     def to_other_ranks(self) -> int:
         """Return the copies that leave their rank: one per token and other rank that needs it."""
-        ranks = np.arange(len(self.tokens_to_rank))
-        own = self.tokens_to_rank[ranks, ranks % self.groups.degree]
-        return int(self.tokens_to_rank.sum() - own.sum())
+        return self._leaving_rank(self.tokens_to_rank)
+
+    def pairs_to_other_ranks(self) -> int:
+        """Return the pairs of a token and an expert that is on another rank."""
+        return self._leaving_rank(self.pairs_to_rank)
+
+    def pairs_to_other_nodes(self) -> int:
+        """Return the pairs of a token and an expert that is on another node."""
+        num_ranks, num_slots = self.tokens_to_node.shape
+        by_slot = self.pairs_to_rank.reshape(num_ranks, num_slots, -1).sum(axis=2)
+        return int(by_slot.sum() - by_slot[np.arange(num_ranks), self.groups.slot_of_rank].sum())
 
     def to_other_nodes(self) -> int:
         """Return the copies that leave their node: one per token and other node that needs it."""
         own = self.tokens_to_node[np.arange(len(self.tokens_to_node)), self.groups.slot_of_rank]
         return int(self.tokens_to_node.sum() - own.sum())
 
+    def place_load(self) -> IntArray:
+        """Return the pairs of a token and an expert that each place of each group gets: [num_groups, degree]."""
+        by_group = self.pairs_to_rank.reshape(-1, self.groups.degree, self.groups.degree)
+        load: IntArray = by_group.sum(axis=1)
+        return load
+
+    def node_load(self) -> IntArray:
+        """Return the same of each node of each group: [num_groups, num_slots]."""
+        load: IntArray = (
+            self.place_load().reshape(len(self.expert_load), self.groups.num_slots, -1).sum(axis=2)
+        )
+        return load
+
+    def _leaving_rank(self, counts: IntArray) -> int:
+        ranks = np.arange(len(counts))
+        return int(counts.sum() - counts[ranks, ranks % self.groups.degree].sum())
+
 
 def count_traffic(
-    experts_by_rank: Iterable[IntArray], place_of_expert: IntArray, groups: ExpertGroups
-) -> ExpertTraffic:
-    """Return the tokens that each rank has for each rank and node of its group.
+    experts_by_rank: Iterable[IntArray], placements: Sequence[Placement], groups: ExpertGroups
+) -> list[ExpertTraffic]:
+    """Return, for each placement, the tokens that each rank has for each rank and node of its group.
 
     experts_by_rank: for each rank in order, [num_tokens, top_k] the experts of its tokens; one rank's at a time is
-    held. place_of_expert: [num_experts] the place in the group that holds each expert.
+    held. Tokens are numbered within their group, rank after rank, which decides the copy of an expert that each
+    takes.
     """
-    num_ranks = len(groups.slot_of_rank)
-    num_experts = len(place_of_expert)
-    tokens_to_rank = np.zeros((num_ranks, groups.degree), np.int64)
-    tokens_to_node = np.zeros((num_ranks, groups.num_slots), np.int64)
+    num_ranks, num_experts = len(groups.slot_of_rank), len(placements[0].copies)
     expert_load = np.zeros((num_ranks // groups.degree, num_experts), np.int64)
-    slot_of_expert = groups.slot_of_rank[: groups.degree][place_of_expert]
+    found = [
+        ExpertTraffic(
+            groups,
+            tokens_to_rank=np.zeros((num_ranks, groups.degree), np.int64),
+            tokens_to_node=np.zeros((num_ranks, groups.num_slots), np.int64),
+            pairs_to_rank=np.zeros((num_ranks, groups.degree), np.int64),
+            expert_load=expert_load,
+        )
+        for _ in placements
+    ]
+    slot_of_place = groups.slot_of_rank[: groups.degree]
     for rank, experts in enumerate(experts_by_rank):
-        tokens_to_rank[rank] = _tokens_per_target(place_of_expert[experts], groups.degree)
-        tokens_to_node[rank] = _tokens_per_target(slot_of_expert[experts], groups.num_slots)
         expert_load[rank // groups.degree] += np.bincount(experts.ravel(), minlength=num_experts)
-    return ExpertTraffic(groups, tokens_to_rank, tokens_to_node, expert_load)
+        first_token = rank % groups.degree * len(experts)
+        for placement, traffic in zip(placements, found, strict=True):
+            places = placement.place_of(experts, first_token)
+            traffic.pairs_to_rank[rank] = np.bincount(places.ravel(), minlength=groups.degree)
+            traffic.tokens_to_rank[rank] = _tokens_per_target(places, groups.degree)
+            traffic.tokens_to_node[rank] = _tokens_per_target(slot_of_place[places], groups.num_slots)
+    return found
 
 
 def _tokens_per_target(targets: IntArray, num_targets: int) -> IntArray:
@@ -135,6 +142,30 @@ def _tokens_per_target(targets: IntArray, num_targets: int) -> IntArray:
     first = np.ones(ordered.shape, np.bool_)
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
     return np.bincount(ordered[first], minlength=num_targets)
+
+
+def direct_transfers(
+    traffic: ExpertTraffic, layout: Layout, message_bytes: int, *, combine: bool = False
+) -> Transfers:
+    """Return the transfers of a low-latency kernel: one for each rank and other rank that has experts of its tokens.
+
+    `size_bytes` is pairs of a token and an expert there times `message_bytes`. In a combine each expert's result goes
+    back as it came: the same transfers, turned round, in the same order.
+    """
+    degree = traffic.groups.degree
+    ranks = np.arange(layout.num_ranks)
+    pairs = traffic.pairs_to_rank.copy()
+    pairs[ranks, ranks % degree] = 0
+    owner, place = np.nonzero(pairs)
+    holder = owner // degree * degree + place
+    size_bytes = pairs[owner, place].astype(np.float64) * message_bytes
+    source, destination = (holder, owner) if combine else (owner, holder)
+    return Transfers.point_to_point(source, destination, size_bytes, weight=_in_proportion(size_bytes))
+
+
+def _in_proportion(size_bytes: FloatArray) -> FloatArray:
+    """Return weights with which transfers that share a link advance alike: 1 on average."""
+    return size_bytes / size_bytes.mean() if len(size_bytes) else size_bytes
 
 
 def dispatch_transfers(traffic: ExpertTraffic, layout: Layout, message_bytes: int) -> Transfers:
@@ -173,6 +204,7 @@ def _relayed(traffic: ExpertTraffic, layout: Layout, message_bytes: int, *, redu
     relayed = slot != groups.slot_of_rank[source_rank]
     node = groups.node_of_slot[source_rank // groups.degree, slot]
     count = len(source_rank)
+    size_bytes = tokens_to_node.astype(np.float64) * message_bytes
     return Transfers(
         source_rank=source_rank.astype(np.int64),
         relay_offsets=csr_offsets(relayed),
@@ -180,8 +212,8 @@ def _relayed(traffic: ExpertTraffic, layout: Layout, message_bytes: int, *, redu
         destination_offsets=csr_offsets(reached.sum(axis=1)),
         destination_ranks=reachable[source_rank, slot][reached].astype(np.int64),
         fractions=fractions[reached],
-        size_bytes=tokens_to_node.astype(np.float64) * message_bytes,
-        weight=np.ones(count),
+        size_bytes=size_bytes,
+        weight=_in_proportion(size_bytes),
         delay_s=np.zeros(count),
         rounds=np.ones(count, np.int64),
         reduce=np.full(count, reduce),

@@ -137,6 +137,7 @@ class Transfers:
         *,
         relay_rank: IntArray | None = None,
         delay_s: FloatArray | None = None,
+        weight: FloatArray | None = None,
         rounds: int = 1,
     ) -> Self:
         """Return transfers with one destination each; arrays of shape [num_transfers].
@@ -154,7 +155,7 @@ class Transfers:
             destination_ranks=np.asarray(destination_rank, np.int64),
             fractions=np.ones(count),
             size_bytes=np.asarray(size_bytes, np.float64),
-            weight=np.ones(count),
+            weight=np.ones(count) if weight is None else np.asarray(weight, np.float64),
             delay_s=np.zeros(count) if delay_s is None else np.asarray(delay_s, np.float64),
             rounds=np.full(count, rounds, np.int64),
             reduce=np.zeros(count, np.bool_),
@@ -162,11 +163,34 @@ class Transfers:
 
 
 @dataclass(frozen=True, slots=True)
+class CommunicationKernel:
+    """The kernel that moves a collective's bytes, as far as cost tables price it.
+
+    name: of the cost table's `communication`; message_bytes: the bytes that it moves at a time
+    codec: of the cost table's `codec`, "" where it moves values as they are
+    beside_compute: whether the ranks compute while it runs
+    over_nics: whether it crosses the network even between GPUs of one node, NVLink left unused
+    num_sms: streaming multiprocessors that it holds on each rank while it runs
+    """
+
+    name: str
+    message_bytes: int
+    codec: str = ""
+    beside_compute: bool = False
+    over_nics: bool = False
+    num_sms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Collective:
-    """Transfers that belong together. A rank takes part by a task of its own; see `Task.collective`."""
+    """Transfers that belong together. A rank takes part by a task of its own; see `Task.collective`.
+
+    kernel: what moves them; None for transfers that cost nothing but their links' time
+    """
 
     name: str
     transfers: Transfers
+    kernel: CommunicationKernel | None = None
 
 
 class Stream(StrEnum):
@@ -219,20 +243,22 @@ class TaskTimes:
 class Setting:
     """What a workload's spec is checked against and built for.
 
-    num_ranks: GPUs of the cluster; folder: where relative paths of the scenario start.
+    num_ranks: GPUs of the cluster; folder: where relative paths of the scenario start
+    nics_meet: whether every NIC reaches every other over the network, as between planes they do not
     """
 
     model: Model | None
     num_ranks: int
     gpus_per_node: int
     folder: Path
+    nics_meet: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a workload says of its own run.
 
-    breakdown_s: part -> seconds, adding up to the step time; metrics: `name_unit` -> value in SI units.
+    breakdown_s: part -> seconds, adding up to the step time; metrics: `name_unit` -> value in SI units
     """
 
     breakdown_s: dict[str, float]
@@ -249,6 +275,10 @@ class Workload(Protocol):
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the workload takes for granted, one sentence each."""
+
+    @property
+    def before_balancing(self) -> tuple[Collective, ...]:
+        """The collectives that there would be if loads were not balanced; none where they are not."""
 
     def summarise(self, times: TaskTimes) -> Summary:
         """Return the breakdown and the metrics of a run with these task times."""

@@ -125,7 +125,7 @@ WRONG = {
     "a degree that the ranks cannot hold": ("nodes: 8", "nodes: 4", 12, "workload.expert_parallel",
                                             "degree 64 needs 64 ranks, and the cluster has 32"),
     "a degree that does not divide": ("expert_parallel: 64", "expert_parallel: 48", 12, "workload.expert_parallel",
-                                      "does not divide the 256 experts"),
+                                      "does not divide the 64 ranks into groups"),
     "a network of none": ("{kind: multi-plane-fat-tree, planes: 8}", "{kind: none}", 5, "cluster.nodes",
                           "nodes must be 1, not 8"),
     "auto without ranks": ("nodes: 8\n", "nodes: auto\n", 5, "cluster.nodes", "write a number of nodes"),

@@ -6,8 +6,9 @@ import pytest
 from simulator.plots import draw_overview
 from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
 from simulator.trace import chrome_trace
+from simulator.waits import Waits
 from support.clusters import network, run
-from workloads.tasks import Collective, Stream, Task, TaskTimes, Transfer, Transfers
+from workloads.tasks import Collective, Stream, Task, TaskGraph, TaskTimes, Transfer, Transfers
 
 
 @pytest.fixture
@@ -128,19 +129,35 @@ def test_many_flows_become_a_row_per_pair_of_nodes(parts):
 @pytest.fixture
 def tasks(parts):
     layout = parts[1]
-    graph = (
-        Task("a", 0, Stream.COMPUTE, duration_s=1.0),
-        Task("barrier", 0, None),
-        Task("b", 3, Stream.COMMUNICATION, duration_s=2.0),
+    transfers = Transfers.from_rows(
+        [Transfer(0, (), ((3, 1.0),), 1.0), Transfer(3, (), ((1, 1.0), (2, 1.0)), 1.0)]
     )
-    return tasks_table(graph, TaskTimes(np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 3.0])), layout)
+    graph = TaskGraph(
+        4,
+        (
+            Task("a", 0, Stream.COMPUTE, duration_s=1.0),
+            Task("barrier", 0, None),
+            Task("b", 3, Stream.COMMUNICATION, collective=0),
+            Task("b", 1, Stream.COMMUNICATION, collective=0),
+        ),
+        (Collective("b", transfers),),
+    )
+    times = TaskTimes(np.array([0.0, 1.0, 1.0, 1.0]), np.array([1.0, 1.0, 3.0, 2.0]))
+    return tasks_table(graph, times, layout, Waits(np.array([-1, -1, 0, 1]), np.array([-1, -1, 5, 7]), []))
 
 
 def test_tasks_table_leaves_barriers_out(tasks):
     assert tasks[["task", "name", "rank", "node", "gpu", "stream"]].to_numpy().tolist() == [
         [0, "a", 0, 0, 0, "compute"],
         [2, "b", 3, 1, 1, "communication"],
+        [3, "b", 1, 0, 1, "communication"],
     ]
+
+
+def test_tasks_name_the_ends_of_what_they_waited_for(tasks):
+    # rank 3 waited for what came from 0, rank 1 for what 3 sent to two ranks at once
+    waited = ["waited_for_source", "waited_for_destination", "waited_for_link"]
+    assert tasks[waited].to_numpy().tolist() == [[-1, -1, -1], [0, 3, 5], [3, -1, 7]]
 
 
 def test_the_trace_keeps_the_format(tasks):
@@ -150,10 +167,11 @@ def test_the_trace_keeps_the_format(tasks):
     assert [(event["name"], event["pid"], event["ts"], event["dur"]) for event in complete] == [
         ("a", 0, 0.0, 1e6),
         ("b", 1, 1e6, 2e6),
+        ("b", 0, 1e6, 1e6),
     ]
     for event in complete:
         assert {(event["pid"], None), (event["pid"], event["tid"])} <= named
-    assert len({(event["pid"], event["tid"]) for event in complete}) == 2
+    assert len({(event["pid"], event["tid"]) for event in complete}) == 3
 
 
 @pytest.fixture
