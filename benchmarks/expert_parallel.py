@@ -1,7 +1,7 @@
 """A sweep of expert-parallel degrees on two networks: how long it takes, and what it says.
 
-`python benchmarks/expert_parallel.py` runs scenarios/expert_parallel_normal.yaml with a lognormal gate at eight degrees,
-under a multi-plane and under a multi-rail fat-tree: sixteen points, on as many processes as there are cores.
+`python benchmarks/expert_parallel.py` runs scenarios/expert_parallel_normal.yaml with a lognormal gate at eight
+degrees, under a multi-plane and a multi-rail fat-tree: sixteen points, on as many processes as there are cores.
 `--kernel low-latency` sweeps scenarios/expert_parallel_low_latency.yaml.
 """
 
@@ -53,12 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ProcessPoolExecutor(options.jobs) as pool:
         rows = list(pool.map(run_point, *zip(*points, strict=True)))
     wall_s = time.perf_counter() - begin_s
-    print("degree topology     dispatch        combine         dispatch GB/s combine GB/s  waits for  took")
+    head = ("degree", "topology", "dispatch", "combine", "GB/s", "GB/s", "waits for", "took")
+    print("{:>6} {:12} {:>12} {:>12} {:>8} {:>8} {:10} {:>7}".format(*head))
     for row in reversed(rows):
         print(
-            f"{row['degree']:6} {row['topology']:12} {row['dispatch_s'] * 1e6:8.1f} us   {row['combine_s'] * 1e6:8.1f} us"
-            f"   {row['dispatch_logical_bytes_per_s'] / 1e9:10.2f} {row['combine_logical_bytes_per_s'] / 1e9:12.2f}"
-            f"      {row['waits']:8} {row['wall_s']:5.1f} s"
+            f"{row['degree']:6} {row['topology']:12} "
+            f"{row['dispatch_s'] * 1e6:9.1f} us {row['combine_s'] * 1e6:9.1f} us "
+            f"{row['dispatch_logical_bytes_per_s'] / 1e9:8.2f} {row['combine_logical_bytes_per_s'] / 1e9:8.2f} "
+            f"{row['waits']:10} {row['wall_s']:5.1f} s"
         )
     print(f"{len(rows)} points in {wall_s:.1f} s on {options.jobs} processes")
     return 0

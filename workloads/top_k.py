@@ -1,4 +1,3 @@
-# mypy: allow-untyped-decorators
 """Which experts a token takes: those with the highest affinities in its best groups, or all of them in turn.
 
 DeepSeek-V3 (technical report, section 2.1.2, "Node-Limited Routing") scores each group of experts by the sum of
@@ -50,7 +49,7 @@ def select_experts(
     num_tokens, num_experts = scores.shape
     experts = np.full((num_tokens, top_k), -1, np.int64)
     expert_scores = np.empty(top_k, np.float32)
-    kept_groups = np.empty(groups_kept, np.int64)
+    kept_groups = np.zeros(groups_kept, np.int64)
     kept_scores = np.empty(groups_kept, np.float32)
     offsets = -(-np.arange(num_groups + 1) * num_experts // num_groups)
     kept = np.empty(num_groups, np.bool_)
@@ -62,8 +61,8 @@ def select_experts(
             if score > kept_scores[-1]:
                 _insert(kept_scores, kept_groups, score, group)
         kept[:] = False
-        # where fewer groups have an expert to choose, all of them are kept
-        kept[kept_groups[kept_scores > -np.inf]] = True
+        # where fewer groups have an expert to choose, some are of earlier tokens and none of theirs is chosen
+        kept[kept_groups] = True
         expert_scores[:] = -np.inf
         # in ascending order, so that of equal affinities the lower expert is met first
         for group in range(num_groups):

@@ -241,6 +241,16 @@ def test_loads_of_a_lognormal_gate_are_lognormal():
         assert abs(logarithm.mean() - math.log(100_000 / 1024) + sigma**2 / 2) < 4 * sigma / math.sqrt(1024)
 
 
+def test_an_unpopular_expert_is_not_chosen_even_by_the_luckiest_draw():
+    # Exponential numbers in float32 are 0 once in 2**23 draws, and minus that over any popularity is the best score.
+    class LuckyDraws:
+        def standard_exponential(self, dtype, out):
+            out[:] = 0
+
+    chosen = sample_popular_experts(LuckyDraws(), np.array([0.0, 3.0, 0.0, 1.0]), TopK(4, 2, 2, 2), 3)
+    assert chosen.tolist() == [[1, 3]] * 3
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
 def test_loads_of_a_zipf_gate_fall_by_a_power_of_the_rank(exponent):
     # With one expert a token expert e of rank r gets T r^-s / sum of all. The slope of log load against log rank is
