@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from simulator.costs import catalogue, load_cost_table
 from simulator.run import link_costs
+from workloads.tasks import CommunicationKernel
 
 TABLE = json.loads((files("simulator") / "kernel_costs" / "h800-published.json").read_text())
 
@@ -118,3 +120,61 @@ def test_unreadable_tables_are_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=reason):
             load_cost_table(name, tmp_path)
+
+
+NORMAL = CommunicationKernel("normal", message_bytes=7472)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "changes", "message"),
+    [
+        (NORMAL, {"communication": {}}, "has no costs of normal communication kernels"),
+        (replace(NORMAL, codec="logfmt"), {"codec": {}}, "has no cost of the codec logfmt"),
+        (
+            replace(NORMAL, beside_compute=True),
+            {"beside_compute": None},
+            "has no slowdown of communication beside",
+        ),
+    ],
+)
+def test_a_kernel_that_is_not_priced_is_an_error_and_no_default(tmp_path, kernel, changes, message):
+    load_cost_table("h800-published", Path()).check_kernel(kernel)
+    table = load_cost_table(write(tmp_path, **changes), tmp_path)
+    with pytest.raises(ValueError, match=rf"the cost table 'h800-published' {message}"):
+        table.check_kernel(kernel)
+
+
+def test_slowdowns_multiply_and_messages_are_the_kernel_s():
+    table = load_cost_table("h800-published", Path())
+    plain, slow = table.pricing(NORMAL), table.pricing(replace(NORMAL, codec="logfmt", beside_compute=True))
+    assert (plain.slowdown, plain.message_bytes) == (1.0, 7472)
+    assert slow.slowdown == table.codec["logfmt"].value * table.beside_compute.value
+    assert slow.start_up_s == plain.start_up_s == table.communication["normal"].start_up.value
+
+
+def test_sources_name_each_constant_of_a_kernel_and_what_a_fit_misses():
+    table = load_cost_table("h800-published", Path())
+    slow = replace(NORMAL, codec="logfmt", beside_compute=True)
+    profiles = frozenset({"nvlink"})
+    added = table.sources(profiles, (slow,)).keys() - table.sources(profiles).keys()
+    assert added == {
+        "communication.normal.start_up",
+        "communication.normal.per_message.nvlink",
+        "codec.logfmt",
+        "beside_compute",
+    }
+    told = table.sources(profiles, (slow,))["communication.normal.start_up"]
+    assert told.startswith("fitted: ")
+    assert told.endswith("which it misses by 4.8% at most")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beside_compute": {"value": 0.5, "how": "assumed", "source": "x"}}, "not between 1 and 1000"),
+        ({"communication": {"normal": {"per_message": {}}}}, "communication.normal.start_up"),
+    ],
+)
+def test_constants_of_kernels_are_checked(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_cost_table(write(tmp_path, **changes), tmp_path)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from simulator.units import FieldError
-from workloads import gate_file
+from workloads import gate_file, table_file
 from workloads.gate import FileGate
 from workloads.gate_file import ExpertDecisions, ExpertLoads, read_gate_file
 from workloads.top_k import TopK
@@ -95,7 +95,7 @@ def test_parquet(tmp_path, columns):
 
 def test_csv_and_parquet_written_by_pandas_agree(tmp_path, monkeypatch):
     # more rows than are read of a Parquet file at a time; of a CSV see the fault on line 600,002
-    monkeypatch.setattr(gate_file, "_ROWS_PER_BATCH", 1000)
+    monkeypatch.setattr(table_file, "_ROWS_PER_BATCH", 1000)
     rng = np.random.default_rng(1)
     experts = np.argsort(rng.random((30_000, 8)), axis=1)[:, :3]
     table = pd.DataFrame(experts, columns=["expert_0", "expert_1", "expert_2"])
@@ -273,7 +273,7 @@ def test_faults_of_a_parquet_file_are_named(tmp_path, columns, message):
 
 
 def test_a_fault_far_down_a_parquet_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_file, "_ROWS_PER_BATCH", 10)
+    monkeypatch.setattr(table_file, "_ROWS_PER_BATCH", 10)
     write(tmp_path, pa.table({"expert_0": [0] * 25, "expert_1": [1] * 24 + [7]}), "gate.parquet")
     assert "row 25, column expert_1: 7 is not an expert" in fault(tmp_path, "gate.parquet")
 
