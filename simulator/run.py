@@ -99,7 +99,6 @@ def _assemble(
     timeline = timeline_table(
         links, recording.meter, network.link_of_cable, network.cables_of_link, times.step_time_s
     )
-    num_flows = sum(len(collective.transfers) for collective in graph.collectives)
     waits = explain(
         graph,
         times,
@@ -121,15 +120,7 @@ def _assemble(
     summary["faults"] = describe_faults(
         loaded.scenario.faults, times.step_time_s, _kernels(graph, times, layout)
     )
-    summary["simulation"] = {
-        "flows": num_flows,
-        "solves": recording.solves,
-        "collectives_solved": recording.collectives_solved,
-        "collectives_reused": recording.collectives_reused,
-        "reuse": recording.reuse,
-        "flows_rerouted": recording.flows_rerouted,
-        "flow_rows": "one a flow" if len(flows) == num_flows else "one a collective and pair of nodes",
-    }
+    summary["simulation"] = _simulation(graph, recording, len(flows))
     return Result(
         summary=summary,
         tasks=tasks_table(graph, times, layout, waits),
@@ -138,6 +129,20 @@ def _assemble(
         link_timeline=timeline,
         scenario_text=resolved_text(loaded),
     )
+
+
+def _simulation(graph: TaskGraph, recording: Recording, num_rows: int) -> dict[str, Any]:
+    """Return how the simulation itself went, for the summary; num_rows: of the table of flows."""
+    num_flows = sum(len(collective.transfers) for collective in graph.collectives)
+    return {
+        "flows": num_flows,
+        "solves": recording.solves,
+        "collectives_solved": recording.collectives_solved,
+        "collectives_reused": recording.collectives_reused,
+        "reuse": recording.reuse,
+        "flows_rerouted": recording.flows_rerouted,
+        "flow_rows": "one a flow" if num_rows == num_flows else "one a collective and pair of nodes",
+    }
 
 
 def _bytes_before(

@@ -1,7 +1,7 @@
 """What ranks waited for: the last transfer that each sent or received, and the link on its way that was busiest."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -57,38 +57,57 @@ def explain(
     transfer_end_s: [num_collectives] arrays [num_transfers] seconds; routes_known: whether the routes that transfers
     took are those that `network` gives, as they are unless load or faults have chosen others
     """
+    links = _Links(network, endpoint_of_rank, price, routes_known)
     transfer, cable = (np.full(len(graph.tasks), NOTHING) for _ in range(2))
-    tasks_of: dict[int, list[int]] = {}
-    for index, task in enumerate(graph.tasks):
-        if task.collective is not None:
-            tasks_of.setdefault(task.collective, []).append(index)
-    known: dict[int, _Busy | None] = {}
     worst: dict[str, dict[str, Any]] = {}
-    begin_s = 0.0
-    for number, tasks in sorted(tasks_of.items()):
-        collective = graph.collectives[number]
-        transfers, ends = collective.transfers, transfer_end_s[number]
-        if not len(transfers):
+    for number, tasks in _tasks_by_collective(graph):
+        collective, ends = graph.collectives[number], transfer_end_s[number]
+        if not len(ends):
             continue
-        if id(transfers) not in known:
-            known[id(transfers)] = (
-                _busy(collective, network, endpoint_of_rank, price)
-                if routes_known and len(transfers) <= _MOST_TRANSFERS
-                else None
-            )
-        busy = known[id(transfers)]
-        last = _last_of_rank(transfers, ends, graph.num_ranks)
         ranks = np.array([graph.tasks[index].rank for index in tasks])
-        transfer[tasks] = last[ranks]
+        transfer[tasks] = _last_of_rank(collective.transfers, ends, graph.num_ranks)[ranks]
+        busy = links.of(collective)
         if busy is not None:
             named = np.array(tasks)[transfer[tasks] != NOTHING]
             link = busy.link_of_transfer[transfer[named]]
             cable[named] = np.where(link == NOTHING, NOTHING, network.first_cable[link])
-        begin_s = float(times.start_s[tasks].min())
-        waited = _describe(collective, ends, times.end_s[tasks], begin_s, network, endpoint_of_rank, busy)
+        waited = _describe(collective, ends, times.start_s[tasks], times.end_s[tasks], links)
         if collective.name not in worst or waited["seconds"] > worst[collective.name]["seconds"]:
             worst[collective.name] = waited
     return Waits(transfer, cable, list(worst.values()))
+
+
+def _tasks_by_collective(graph: TaskGraph) -> list[tuple[int, list[int]]]:
+    """Return each collective, in order, and the tasks that take part in it."""
+    tasks_of: dict[int, list[int]] = {}
+    for index, task in enumerate(graph.tasks):
+        if task.collective is not None:
+            tasks_of.setdefault(task.collective, []).append(index)
+    return sorted(tasks_of.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """How busy collectives keep links: looked up once for each that differs."""
+
+    network: Network
+    endpoint_of_rank: IntArray
+    price: Callable[[CommunicationKernel], Pricing]
+    routes_known: bool
+    _known: dict[tuple[int, CommunicationKernel | None], _Busy] = field(default_factory=dict)
+
+    def of(self, collective: Collective) -> _Busy | None:
+        """Return how busy a collective keeps links, None where its routes are not known."""
+        if not self.routes_known or len(collective.transfers) > _MOST_TRANSFERS:
+            return None
+        key = id(collective.transfers), collective.kernel
+        if key not in self._known:
+            self._known[key] = _busy(collective, self.network, self.endpoint_of_rank, self.price)
+        return self._known[key]
+
+    def gpu_name(self, rank: int) -> str:
+        """Return the name of a rank's GPU."""
+        return self.network.gpu_name(int(self.endpoint_of_rank[rank]))
 
 
 def _last_of_rank(transfers: Transfers, ends: FloatArray, num_ranks: int) -> IntArray:
@@ -139,23 +158,16 @@ def bills_of(
 
 
 def _describe(
-    collective: Collective,
-    ends: FloatArray,
-    task_end_s: FloatArray,
-    begin_s: float,
-    network: Network,
-    endpoint_of_rank: IntArray,
-    busy: _Busy | None,
+    collective: Collective, ends: FloatArray, task_start_s: FloatArray, task_end_s: FloatArray, links: _Links
 ) -> dict[str, Any]:
     """Return what the last rank of a collective waited for, as the summary has it."""
     transfers, row = collective.transfers, int(np.argmax(ends))
-    fan = transfers.destination_ranks[
-        transfers.destination_offsets[row] : transfers.destination_offsets[row + 1]
-    ]
-    owner = network.gpu_name(int(endpoint_of_rank[transfers.source_rank[row]]))
-    others = [network.gpu_name(endpoint) for endpoint in endpoint_of_rank[fan].tolist()]
+    fan = slice(transfers.destination_offsets[row], transfers.destination_offsets[row + 1])
+    owner = links.gpu_name(transfers.source_rank[row])
+    others = [links.gpu_name(rank) for rank in transfers.destination_ranks[fan]]
     sender, receiver = (others, [owner]) if transfers.reduce[row] else ([owner], others)
-    seconds = float(task_end_s.max()) - begin_s
+    network, busy = links.network, links.of(collective)
+    seconds = float(task_end_s.max() - task_start_s.min())
     found: dict[str, Any] = {
         "collective": collective.name,
         "seconds": seconds,

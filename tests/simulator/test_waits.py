@@ -108,3 +108,12 @@ def test_transfers_that_cross_nothing_and_empty_collectives_are_no_trouble():
     assert found.of_collective[0]["slowest_link"] is None
     assert np.all(found.cable == NOTHING)
     assert of_rank[0, 0] == (0, NOTHING)
+
+
+def test_the_same_transfers_by_another_kernel_keep_links_busy_for_as_long_as_that_takes():
+    compiled, layout, collective = incast()
+    quick, slow = (CommunicationKernel(name, message_bytes=1000) for name in ("quick", "slow"))
+    pricing = {"quick": Pricing(), "slow": Pricing(slowdown=4.0)}
+    collectives = [Collective(kernel.name, collective.transfers, kernel) for kernel in (quick, slow)]
+    found, _ = waits_of(compiled, layout, *collectives, price=lambda kernel: pricing[kernel.name])
+    assert [row["slowest_link_busy_fraction"] for row in found.of_collective] == pytest.approx([1.0, 1.0])

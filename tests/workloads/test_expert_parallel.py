@@ -175,6 +175,10 @@ def test_a_dispatched_shared_expert_is_one_more_for_every_token():
     found = metrics(2, shared_experts="dispatched", kernel="low-latency")
     assert found["dispatch_logical_bytes"] == 32 * 9 * 7408
     assert found["expert_load_max_over_mean"] == pytest.approx(257 / 9)
+    # Normal messages have room for an index and a weight of it: 7,392 + 8 + 10 x 8 = 7,480, up to 7,488; of nine
+    # they would take 7,472.
+    dispatch, _ = spec(experts_per_token=9, shared_experts="dispatched").kernels(setting(16))
+    assert dispatch.message_bytes == 7488
 
 
 def test_a_balanced_gate_loads_all_experts_alike():
