@@ -125,6 +125,7 @@ class ExpertParallelSpec(ExpertSettings):
             tokens_per_rank=self.tokens_per_rank,
             kernel=self.kernel,
             num_sms=self._num_sms,
+            over_nics=self.intra_node == "rdma",
             tokens=(self._token("dispatch", setting), self._token("combine", setting)),
         )
 

@@ -92,8 +92,8 @@ class ExpertSettings(Spec):
         default="none",
         description="where experts lie; `none`: in blocks of consecutive ones, each node's copies being of its own "
         "experts; `eplb`: by their loads in earlier traffic of the same gate, as DeepSeek's EPLB places them: "
-        "hierarchical (groups to nodes, then copies within) where groups divide over nodes, else global; "
-        "`eplb-hierarchical`, `eplb-global`: that policy (default none)",
+        "hierarchical (groups to nodes, then copies within) where groups divide over nodes, else global, which "
+        "spreads the experts of a group over nodes; `eplb-hierarchical`, `eplb-global`: that policy (default none)",
     )
     dispatch_format: FormatName = Field(
         default="fp8",
@@ -136,12 +136,12 @@ class ExpertSettings(Spec):
 
         num_tokens: of each rank; num_draws: how often loads are drawn anew
         """
+        self._check_degree(setting)
         experts = self.experts(setting)
         self._check_groups(experts.top_k)
-        self._check_degree(setting)
         self._check_copies(experts)
         self._check_balance(experts, self.num_slots(setting))
-        self._check_size(experts.top_k, setting.num_ranks * num_draws, num_tokens)
+        self._check_size(experts.top_k, setting.num_ranks, num_tokens, num_draws)
         try:
             self.gate.check(experts.top_k, setting.folder)
         except FieldError as error:
@@ -152,9 +152,10 @@ class ExpertSettings(Spec):
         if self.balance == "none":
             return self.place_unbalanced(experts, num_slots)
         load = source.history(_HISTORY_TOKENS)
-        shared = [_HISTORY_TOKENS] * (experts.num_logical - len(load))
+        tokens = load.sum() / experts.top_k.top_k  # every one of which goes to each shared expert
+        shared = [tokens] * (experts.num_logical - len(load))
         return balance_placement(
-            np.concatenate([load, shared]).astype(np.float64),
+            np.concatenate([load.astype(np.float64), shared]),
             experts.num_physical,
             experts.top_k.num_groups,
             num_slots,
@@ -164,7 +165,10 @@ class ExpertSettings(Spec):
 
     def place_unbalanced(self, experts: PlacedExperts, num_slots: int) -> Placement:
         """Return where the experts of a layer lie if nothing is known of their loads."""
-        return place_in_blocks(experts.num_logical, self.expert_parallel, num_slots, experts.num_redundant)
+        num_shared = experts.num_logical - experts.top_k.num_experts
+        return place_in_blocks(
+            experts.num_logical, self.expert_parallel, num_slots, experts.num_redundant, num_shared
+        )
 
     def assumptions_of_experts(self, experts: PlacedExperts) -> tuple[str, ...]:
         """Return what is taken for granted of gate and placement."""
@@ -250,14 +254,15 @@ class ExpertSettings(Spec):
             )
             raise FieldError("balance", msg)
 
-    def _check_size(self, top_k: TopK, num_ranks: int, tokens_per_rank: int) -> None:
+    def _check_size(self, top_k: TopK, num_ranks: int, tokens_per_rank: int, num_draws: int) -> None:
         """Raise FieldError where drawing or counting would take longer, or more memory, than anyone has."""
-        affinities = num_ranks * tokens_per_rank * top_k.num_experts
+        affinities = num_ranks * num_draws * tokens_per_rank * top_k.num_experts
         if affinities > _MOST_AFFINITIES:
-            most = _MOST_AFFINITIES // (num_ranks * top_k.num_experts)
-            remedy = f"use at most {most:,}" if most else "use fewer nodes or a model with fewer experts"
+            most = _MOST_AFFINITIES // (num_ranks * num_draws * top_k.num_experts)
+            remedy = f"use at most {most:,}" if most else "use fewer nodes, layers or experts"
+            draws = f", drawn anew {num_draws:,} times," if num_draws > 1 else ""
             msg = (
-                f"{num_ranks:,} ranks of {tokens_per_rank:,} tokens and {top_k.num_experts:,} experts need "
+                f"{num_ranks:,} ranks of {tokens_per_rank:,} tokens and {top_k.num_experts:,} experts{draws} need "
                 f"{affinities:,} affinities, more than the {_MOST_AFFINITIES:,} that take minutes; {remedy}"
             )
             raise FieldError("tokens_per_rank", msg)
@@ -265,10 +270,18 @@ class ExpertSettings(Spec):
             most = _MOST_TABLE_ENTRIES // top_k.top_k
             msg = f"with {top_k.top_k:,} experts per token a rank can have at most {most:,} tokens"
             raise FieldError("tokens_per_rank", msg)
-        if num_ranks * max(top_k.num_experts, self.expert_parallel) > _MOST_TABLE_ENTRIES:
+        entries = num_ranks * max(top_k.num_experts, self.expert_parallel)
+        if entries > _MOST_TABLE_ENTRIES:
             most = _MOST_TABLE_ENTRIES // max(top_k.num_experts, self.expert_parallel)
             msg = f"a model of {top_k.num_experts:,} experts can run on at most {most:,} ranks, not {num_ranks:,}"
             raise FieldError("kind", msg)
+        if entries * num_draws > _MOST_TABLE_ENTRIES:
+            most = _MOST_TABLE_ENTRIES // entries
+            msg = (
+                f"{num_ranks:,} ranks can have at most {most:,} layers with loads of their own, not {num_draws:,}; "
+                "use fewer, or load_changes: never"
+            )
+            raise FieldError("layers", msg)
 
 
 def with_shared(experts: IntArray, num_routed: int, num_logical: int) -> IntArray:

@@ -27,6 +27,7 @@ class ExpertParallel:
     """Dispatches and combines, ready to run.
 
     exchanges: [layers]; tokens: the bytes of a token in dispatch and combine; num_sms: held by the kernels
+    over_nics: whether messages cross NICs even within a node
     """
 
     graph: TaskGraph
@@ -35,6 +36,7 @@ class ExpertParallel:
     tokens_per_rank: int
     kernel: Kernel
     num_sms: int
+    over_nics: bool
     tokens: tuple[TokenBytes, TokenBytes]
 
     @property
@@ -48,7 +50,7 @@ class ExpertParallel:
         Logical bandwidth is DeepEP's. Of normal kernels it counts a token's values and scales once per destination
         node, its own included, or, where groups lie on one node, once per destination GPU, its own included; of
         low-latency ones a message for each expert of a token. Wire bandwidth counts messages that cross a NIC, or
-        NVLink where groups lie on one node. Both are 0 for a phase in which nothing moves.
+        NVLink where groups lie on one node and use it. Both are 0 for a phase in which nothing moves.
         """
         seconds = self._seconds(times)
         num_layers = len(self.exchanges)
@@ -80,7 +82,8 @@ class ExpertParallel:
             on_one_node = traffic.groups.num_slots == 1
             if self.kernel == "low-latency":
                 logical += int(traffic.pairs_to_rank.sum())
-                crossing += traffic.pairs_to_other_ranks() if on_one_node else traffic.pairs_to_other_nodes()
+                by_rank = on_one_node or self.over_nics
+                crossing += traffic.pairs_to_other_ranks() if by_rank else traffic.pairs_to_other_nodes()
             else:
                 logical += int((traffic.tokens_to_rank if on_one_node else traffic.tokens_to_node).sum())
                 crossing += traffic.to_other_ranks() if on_one_node else traffic.to_other_nodes()

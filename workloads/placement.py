@@ -5,6 +5,7 @@ Where experts do not fill the slots, redundant copies do; the copies of an exper
 """
 
 from dataclasses import dataclass
+from itertools import cycle, islice, pairwise
 
 import numpy as np
 
@@ -84,28 +85,35 @@ class Placement:
         return load
 
 
-def place_in_blocks(num_experts: int, degree: int, num_nodes: int, num_copies: int) -> Placement:
+def place_in_blocks(
+    num_experts: int, degree: int, num_nodes: int, num_copies: int, num_shared: int = 0
+) -> Placement:
     """Return experts in their order on nodes and places, and redundant copies made without knowledge of loads.
 
-    Node n holds the experts e with e * num_nodes // num_experts == n: each node equally many, to one; where nodes
-    outnumber experts, a node that so gets none holds that of the node before. A node has num_physical / num_nodes
-    slots, a whole number no less than num_experts / num_nodes, and so no fewer than any node has experts. What is
-    left takes the node's experts once more, from the first on. Consecutive slots are on consecutive places.
+    Of R = num_experts - num_shared routed experts node n holds those with e * num_nodes // R == n: each node equally
+    many, to one; where nodes outnumber experts, one that gets none so holds those of the node before. Nodes have
+    num_physical / num_nodes slots each, a whole number no less than R / num_nodes, so that they hold even the larger
+    nodes' experts. Each of the last `num_shared` experts, which all tokens go to, gets a slot of the node that has
+    most left, the first of equals; then each other node that has room takes a copy of it. What is left takes the node's
+    experts once more, from the first on. Consecutive slots are on consecutive places.
     num_copies: redundant copies, beyond one of each expert; `fewest_copies` is the least that works. Raises
     ValueError where places do not get equally many slots.
     """
     if num_copies < 0:
         msg = f"{num_copies} redundant copies cannot be; 0 or more can"
         raise ValueError(msg)
-    num_physical = num_experts + num_copies
+    num_physical, num_routed = num_experts + num_copies, num_experts - num_shared
     check_slots(num_physical, degree, num_nodes)
-    nodes = np.arange(num_nodes)
-    first_of_node = -(-nodes * num_experts // num_nodes)
-    experts_of_node = np.diff(first_of_node, append=num_experts)
-    first_of_node[experts_of_node == 0] -= 1
-    slots = np.arange(num_physical // num_nodes)
-    expert_of_slot = first_of_node[:, None] + slots % np.maximum(experts_of_node, 1)[:, None]
-    return Placement.of_slots(expert_of_slot.ravel(), num_experts, degree, num_nodes)
+    first_of_node = -(-np.arange(num_nodes + 1) * num_routed // num_nodes)
+    experts_of_node = [
+        list(range(first, end)) or [first - 1] for first, end in pairwise(first_of_node.tolist())
+    ]
+    for expert in range(num_routed, num_experts):
+        min(experts_of_node, key=len).append(expert)
+    for experts in experts_of_node:
+        experts.extend(expert for expert in range(num_routed, num_experts) if expert not in experts)
+    slots = [list(islice(cycle(experts), num_physical // num_nodes)) for experts in experts_of_node]
+    return Placement.of_slots(np.array(slots, np.int64).ravel(), num_experts, degree, num_nodes)
 
 
 def fewest_copies(num_experts: int, degree: int) -> int:

@@ -306,3 +306,14 @@ def test_assumptions_name_the_bytes_of_a_token_and_the_kernel():
 def test_values_out_of_range_are_refused(more):
     with pytest.raises(ValueError, match=next(iter(more))):
         spec(**more)
+
+
+def test_messages_that_leave_nvlink_unused_cross_the_wire_within_a_node_too():
+    # Both count the same pairs; over NICs those of the own node cross a NIC as well.
+    by_nvlink, by_nics = (build(2, kernel="low-latency", intra_node=way) for way in ("nvlink", "rdma"))
+    traffic = by_nics.exchanges[0].traffic
+    wire = [
+        summarise(workload).metrics["dispatch_wire_bytes_per_s"] * 16 / 7408
+        for workload in (by_nvlink, by_nics)
+    ]
+    assert wire == pytest.approx([traffic.pairs_to_other_nodes(), traffic.pairs_to_other_ranks()])

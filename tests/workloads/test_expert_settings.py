@@ -132,8 +132,36 @@ def test_every_token_goes_to_the_dispatched_shared_expert():
     assert traffic.expert_load[0, 256] == num_tokens
     assert traffic.expert_load[0, :256].sum() == 8 * num_tokens
     assert traffic.place_load().sum() == traffic.pairs_to_rank.sum() == 9 * num_tokens
-    # In blocks the shared expert, the last, is the last of node 7, of which every token has a copy.
-    assert traffic.tokens_to_node[:, 7].tolist() == [16] * 64
+    # Forty slots on each node for 32 experts: each has a copy of the shared one, which take its tokens in turn.
+    on_node = traffic.groups.slot_of_rank[settings.place_unbalanced(experts, 8).places[-8:]]
+    assert on_node.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("degree", [16, 64, 144, 320])
+def test_nodes_are_the_groups_with_dispatched_shared_experts_too(degree):
+    settings = fields(degree, shared_experts="dispatched", groups="nodes")
+    experts, num_nodes = settings.experts(setting(degree)), degree // 8
+    placement = settings.place_unbalanced(experts, num_nodes)
+    group = np.repeat(np.arange(256) * num_nodes // 256, placement.copies[:256])
+    node = placement.places[: placement.offsets[256]] // 8
+    assert np.array_equal(node, group)
+
+
+def test_the_shared_expert_of_a_file_of_decisions_has_the_load_of_its_rows(tmp_path):
+    # Every token goes to experts 0 to 7 and to the shared one: all nine are equally loaded, and get copies alike.
+    rows = [",".join(f"expert_{choice}" for choice in range(8))] + ["0,1,2,3,4,5,6,7"] * 1000
+    (tmp_path / "gate.csv").write_text("\n".join(rows))
+    settings = fields(
+        16,
+        shared_experts="dispatched",
+        balance="eplb",
+        redundant_experts=31,
+        gate={"kind": "file", "path": "gate.csv"},
+    )
+    experts = settings.experts(setting(16))
+    source = settings.gate.open(experts.top_k, np.random.default_rng(1), tmp_path)
+    copies = settings.place(experts, source, 2).copies
+    assert sorted(copies[[*range(8), 256]].tolist()) == [4] * 5 + [5] * 4
 
 
 def test_local_shared_experts_move_nothing():
