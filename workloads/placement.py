@@ -94,8 +94,8 @@ def place_in_blocks(
     many, to one; where nodes outnumber experts, one that gets none so holds those of the node before. Nodes have
     num_physical / num_nodes slots each, a whole number no less than R / num_nodes, so that they hold even the larger
     nodes' experts. Each of the last `num_shared` experts, which all tokens go to, gets a slot of the node that has
-    most left, the first of equals; then each other node that has room takes a copy of it. What is left takes the node's
-    experts once more, from the first on. Consecutive slots are on consecutive places.
+    most left, the first of equals; then each other node that has room takes a copy of it. What is left takes the
+    node's experts once more, from the first on. Consecutive slots are on consecutive places.
     num_copies: redundant copies, beyond one of each expert; `fewest_copies` is the least that works. Raises
     ValueError where places do not get equally many slots.
     """
