@@ -22,6 +22,8 @@ from workloads.tasks import Collective, CommunicationKernel, Layout, Setting, ru
 
 # Of 132 on an H800: DeepSeek-V3 technical report, section 3.2.2, in training.
 SMS_OF_NORMAL_KERNELS: Final = 20
+# Twice those of 1,024 ranks in one exchange, which take minutes.
+_MOST_TRANSFERS: Final = 2**21
 _ASSUMPTIONS_OF_KERNEL: Final[dict[Kernel, tuple[str, ...]]] = {
     "normal": (
         "Chunks are pipelined: the wire and NVLink behind it carry a transfer at one rate.",
@@ -95,7 +97,9 @@ class ExpertParallelSpec(ExpertSettings):
                 if getattr(self, name) is not None:
                     msg = "is for low-latency kernels; normal ones reach every GPU of a node over NVLink"
                     raise FieldError(name, f"{name} {msg}")
-        elif self.communication_sms:
+        else:
+            self._check_num_transfers(setting.num_ranks, self.experts(setting).experts_per_token)
+        if self.kernel == "low-latency" and self.communication_sms:
             msg = "low-latency kernels hold no SM while bytes move; leave communication_sms out"
             raise FieldError("communication_sms", msg)
         if self.intra_node == "rdma" and not setting.nics_meet:
@@ -107,6 +111,17 @@ class ExpertParallelSpec(ExpertSettings):
         if self.cross_plane is not None and setting.nics_meet:
             msg = "cross_plane is for networks of several planes; on this one every NIC reaches every other"
             raise FieldError("cross_plane", msg)
+
+    def _check_num_transfers(self, num_ranks: int, experts_per_token: int) -> None:
+        """Raise FieldError where messages would go between more pairs of ranks than anyone can simulate."""
+        peers = min(self.expert_parallel - 1, self.tokens_per_rank * experts_per_token)
+        num_pairs = num_ranks * peers * self._num_draws
+        if num_pairs > _MOST_TRANSFERS:
+            msg = (
+                f"low-latency messages between {num_pairs:,} pairs of ranks are more than the {_MOST_TRANSFERS:,} "
+                "that can be simulated; use a lower degree, fewer ranks, or fewer layers with loads of their own"
+            )
+            raise FieldError("expert_parallel", msg)
 
     def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
         """Return the kernels of dispatch and of combine, which the cost table must price."""

@@ -317,3 +317,15 @@ def test_messages_that_leave_nvlink_unused_cross_the_wire_within_a_node_too():
         for workload in (by_nvlink, by_nics)
     ]
     assert wire == pytest.approx([traffic.pairs_to_other_nodes(), traffic.pairs_to_other_ranks()])
+
+
+def test_more_pairs_than_can_be_simulated_are_refused():
+    # 1,024 ranks that send to 1,023 each are simulated, 2,048 that do so are not; with one token they send to 8 each.
+    case = {"kernel": "low-latency", "groups": 1}
+    spec(expert_parallel=1024, tokens_per_rank=128, **case).check(setting(1024))
+    with pytest.raises(
+        FieldError, match=r"between 4,192,256 pairs of ranks are more than the 2,097,152"
+    ) as caught:
+        spec(expert_parallel=2048, tokens_per_rank=256, **case).check(setting(2048))
+    assert caught.value.field == "expert_parallel"
+    spec(expert_parallel=2048, tokens_per_rank=1, **case).check(setting(2048))
