@@ -65,7 +65,7 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
         raise InputError(str(loaded.path), None, "faults", str(error)) from error
     except NoPathError as error:
         raise InputError(str(loaded.path), None, "cluster.topology", str(error)) from error
-    return _assemble(loaded, network, layout, workload, recording)
+    return _assemble(loaded, network, layout, workload, recording, bool(faults.cable_faults))
 
 
 def _build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
@@ -88,7 +88,12 @@ def link_costs(table: CostTable, profiles: frozenset[str]) -> dict[str, LinkCost
 
 
 def _assemble(
-    loaded: LoadedScenario, network: Network, layout: RankLayout, workload: Workload, recording: Recording
+    loaded: LoadedScenario,
+    network: Network,
+    layout: RankLayout,
+    workload: Workload,
+    recording: Recording,
+    has_cable_faults: bool,
 ) -> Result:
     """Return the result: tables from the records, and the summary from the tables."""
     graph, times = workload.graph, recording.times
@@ -106,7 +111,7 @@ def _assemble(
         network,
         layout.endpoint_of_rank,
         loaded.costs.pricing,
-        routes_known=not network.routes_by_load and recording.flows_rerouted == 0,
+        routes_known=not network.routes_by_load and not has_cable_faults,
     )
     summary = _summary(loaded, workload, workload.summarise(times))
     summary["links"] = summarise_links(links)

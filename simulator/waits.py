@@ -55,7 +55,8 @@ def explain(
     """Return what ranks waited for.
 
     transfer_end_s: [num_collectives] arrays [num_transfers] seconds; routes_known: whether the routes that transfers
-    took are those that `network` gives, as they are unless load or faults have chosen others
+    took, and the capacities that they found, are those that `network` has: not if routes depend on load, or cables
+    have faults
     """
     links = _Links(network, endpoint_of_rank, price, routes_known)
     transfer, cable = (np.full(len(graph.tasks), NOTHING) for _ in range(2))

@@ -42,3 +42,12 @@ def test_a_file_that_changes_after_loading_is_the_user_s_fault_too(scenario):
     (scenario.parent / "flows.csv").write_text("source,destination,size_bytes\n0,99,1\n")
     with pytest.raises(InputError, match=r"workload.path: .*flows.csv, line 2, column destination"):
         simulate(loaded)
+
+
+def test_no_link_is_named_as_slowest_where_cables_have_faults(scenario):
+    # From the start on, so that nothing is re-routed: flows never took the ways of the whole network.
+    healthy = simulate(load_scenario(scenario)).summary["waits"]
+    faulty = simulate(load_scenario(scenario, ["faults=[{kind: nic, node: 0, index: 0, capacity: 0.5}]"]))
+    assert healthy[0]["slowest_link"] is not None
+    assert faulty.summary["waits"][0]["slowest_link"] is None
+    assert (faulty.tasks["waited_for_link"] == -1).all()
