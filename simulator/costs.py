@@ -96,7 +96,7 @@ class CommunicationCosts(Spec):
     """
 
     start_up: Duration
-    per_message: dict[str, Duration]
+    per_message: dict[Literal["nvlink", "infiniband", "roce"], Duration]
 
 
 class CostTable(Spec):
@@ -173,8 +173,9 @@ class CostTable(Spec):
             costs, name = self.communication[kernel.name], f"communication.{kernel.name}"
             figures[f"{name}.start_up"] = costs.start_up
             figures |= {
-                f"{name}.per_message.{profile}": costs.per_message[profile]
-                for profile in sorted(profiles & costs.per_message.keys())
+                f"{name}.per_message.{profile}": gap
+                for profile, gap in sorted(costs.per_message.items())
+                if profile in profiles
             }
             if kernel.codec:
                 figures[f"codec.{kernel.codec}"] = self.codec[kernel.codec]

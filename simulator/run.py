@@ -1,5 +1,6 @@
 """The whole pipeline on one screen: a scenario in, a result out."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -118,7 +119,7 @@ def _assemble(
     summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
     summary["waits"] = waits.of_collective
     before = workload.before_balancing
-    if before:
+    if before and not network.routes_by_load and not has_cable_faults:
         unbalanced = _bytes_before(before, network, layout, loaded.costs)
         links["bytes_before_balancing"] = unbalanced
         summary["balance"] = compare_loads(links)
@@ -155,10 +156,11 @@ def _bytes_before(
 ) -> FloatArray:
     """Return what collectives would pass over each cable if they ran: [num_cables] bytes."""
     on_link = np.zeros(network.num_links)
-    for collective in collectives:
+    times = Counter(id(collective.transfers) for collective in collectives)
+    for collective in {id(collective.transfers): collective for collective in collectives}.values():
         bills = bills_of(collective, network, layout.endpoint_of_rank, costs.pricing)
         passed = bills.passing_bytes * np.repeat(collective.transfers.size_bytes, np.diff(bills.offsets))
-        on_link += np.bincount(bills.links, passed, network.num_links)
+        on_link += times[id(collective.transfers)] * np.bincount(bills.links, passed, network.num_links)
     return network.per_cable(on_link)
 
 

@@ -9,6 +9,7 @@ from simulator.units import FieldError
 from workloads.expert_settings import ExpertSettings, model_and_experts, with_shared
 from workloads.expert_step import Exchange, ExpertParallel
 from workloads.formats import NumberFormat
+from workloads.gate import ExpertSource
 from workloads.messages import Kernel, Phase, TokenBytes, token_bytes
 from workloads.moe import (
     ExpertGroups,
@@ -24,6 +25,8 @@ from workloads.tasks import Collective, CommunicationKernel, Layout, Setting, ru
 SMS_OF_NORMAL_KERNELS: Final = 20
 # Twice those of 1,024 ranks in one exchange, which take minutes.
 _MOST_TRANSFERS: Final = 2**21
+# Layers cost as much as they have; 58 at degree 320 have 6 million, and take 4 GB.
+_MOST_TRANSFERS_OF_LAYERS: Final = 2**23
 _ASSUMPTIONS_OF_KERNEL: Final[dict[Kernel, tuple[str, ...]]] = {
     "normal": (
         "Chunks are pipelined: the wire and NVLink behind it carry a transfer at one rate.",
@@ -115,13 +118,19 @@ class ExpertParallelSpec(ExpertSettings):
     def _check_num_transfers(self, num_ranks: int, experts_per_token: int) -> None:
         """Raise FieldError where messages would go between more pairs of ranks than anyone can simulate."""
         peers = min(self.expert_parallel - 1, self.tokens_per_rank * experts_per_token)
-        num_pairs = num_ranks * peers * self._num_draws
+        num_pairs = num_ranks * peers
         if num_pairs > _MOST_TRANSFERS:
             msg = (
                 f"low-latency messages between {num_pairs:,} pairs of ranks are more than the {_MOST_TRANSFERS:,} "
-                "that can be simulated; use a lower degree, fewer ranks, or fewer layers with loads of their own"
+                "that can be simulated; use a lower degree or fewer ranks"
             )
             raise FieldError("expert_parallel", msg)
+        if num_pairs * self._num_draws > _MOST_TRANSFERS_OF_LAYERS:
+            msg = (
+                f"with {num_pairs:,} pairs of ranks at most {_MOST_TRANSFERS_OF_LAYERS // num_pairs:,} layers can "
+                f"have loads of their own, not {self._num_draws:,}; use fewer, or load_changes: never"
+            )
+            raise FieldError("layers", msg)
 
     def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
         """Return the kernels of dispatch and of combine, which the cost table must price."""
@@ -130,7 +139,12 @@ class ExpertParallelSpec(ExpertSettings):
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> ExpertParallel:
         """Return the step: tokens are given experts by `rng`, layer after layer and rank after rank."""
         groups = ExpertGroups.of_layout(layout, self.expert_parallel)
-        drawn = [self._exchange(setting, layout, groups, rng) for _ in range(self._num_draws)]
+        top_k = self.experts(setting).top_k
+        source, drawn = None, []
+        for _ in range(self._num_draws):
+            if source is None or self.gate.kind != "file":  # a file's tokens go on from layer to layer
+                source = self.gate.open(top_k, rng, setting.folder)
+            drawn.append(self._exchange(setting, layout, groups, source))
         exchanges = drawn * (self.layers // self._num_draws)
         collectives = tuple(part for exchange in exchanges for part in exchange.collectives)
         return ExpertParallel(
@@ -175,11 +189,10 @@ class ExpertParallelSpec(ExpertSettings):
         )
 
     def _exchange(
-        self, setting: Setting, layout: Layout, groups: ExpertGroups, rng: np.random.Generator
+        self, setting: Setting, layout: Layout, groups: ExpertGroups, source: ExpertSource
     ) -> Exchange:
-        """Return one layer's exchange, its loads drawn anew."""
+        """Return one layer's exchange, of the next tokens of a gate."""
         experts = self.experts(setting)
-        source = self.gate.open(experts.top_k, rng, setting.folder)
         placements = [self.place(experts, source, groups.num_slots)]
         if self.balance != "none":
             placements.append(self.place_unbalanced(experts, groups.num_slots))

@@ -141,7 +141,7 @@ class ExpertSettings(Spec):
         self._check_groups(experts.top_k)
         self._check_copies(experts)
         self._check_balance(experts, self.num_slots(setting))
-        self._check_size(experts.top_k, setting.num_ranks, num_tokens, num_draws)
+        self._check_size(experts, setting.num_ranks, num_tokens, num_draws)
         try:
             self.gate.check(experts.top_k, setting.folder)
         except FieldError as error:
@@ -254,8 +254,11 @@ class ExpertSettings(Spec):
             )
             raise FieldError("balance", msg)
 
-    def _check_size(self, top_k: TopK, num_ranks: int, tokens_per_rank: int, num_draws: int) -> None:
+    def _check_size(
+        self, experts: PlacedExperts, num_ranks: int, tokens_per_rank: int, num_draws: int
+    ) -> None:
         """Raise FieldError where drawing or counting would take longer, or more memory, than anyone has."""
+        top_k, experts_per_token = experts.top_k, experts.experts_per_token
         affinities = num_ranks * num_draws * tokens_per_rank * top_k.num_experts
         if affinities > _MOST_AFFINITIES:
             most = _MOST_AFFINITIES // (num_ranks * num_draws * top_k.num_experts)
@@ -266,15 +269,19 @@ class ExpertSettings(Spec):
                 f"{affinities:,} affinities, more than the {_MOST_AFFINITIES:,} that take minutes; {remedy}"
             )
             raise FieldError("tokens_per_rank", msg)
-        if tokens_per_rank * top_k.top_k > _MOST_TABLE_ENTRIES:
-            most = _MOST_TABLE_ENTRIES // top_k.top_k
-            msg = f"with {top_k.top_k:,} experts per token a rank can have at most {most:,} tokens"
+        if tokens_per_rank * experts_per_token > _MOST_TABLE_ENTRIES:
+            most = _MOST_TABLE_ENTRIES // experts_per_token
+            msg = f"with {experts_per_token:,} experts per token a rank can have at most {most:,} tokens"
             raise FieldError("tokens_per_rank", msg)
-        entries = num_ranks * max(top_k.num_experts, self.expert_parallel)
+        entries = num_ranks * max(experts.num_logical, self.expert_parallel)
         if entries > _MOST_TABLE_ENTRIES:
-            most = _MOST_TABLE_ENTRIES // max(top_k.num_experts, self.expert_parallel)
-            msg = f"a model of {top_k.num_experts:,} experts can run on at most {most:,} ranks, not {num_ranks:,}"
-            raise FieldError("kind", msg)
+            by_degree = self.expert_parallel > experts.num_logical
+            what = f"degree {self.expert_parallel:,}" if by_degree else f"{experts.num_logical:,} experts"
+            msg = (
+                f"{what} on {num_ranks:,} ranks needs {entries:,} counts in one table, more than the "
+                f"{_MOST_TABLE_ENTRIES:,} that memory holds; use fewer ranks"
+            )
+            raise FieldError("expert_parallel" if by_degree else "kind", msg)
         if entries * num_draws > _MOST_TABLE_ENTRIES:
             most = _MOST_TABLE_ENTRIES // entries
             msg = (

@@ -17,6 +17,7 @@ _BITS_PER_BYTE: Final = 8
 _FP8_SCALE_BYTES: Final = 4  # one FP32 scale a tile
 _LOGFMT_TILE_BYTES: Final = 8  # least logarithm and step of a tile, FP32 each
 _LOGFMT: Final = re.compile(r"logfmt([2-9]|1[0-6])")
+_PATTERN: Final = rf"^(fp8|bf16|{_LOGFMT.pattern})$"
 
 
 def _known(name: str) -> str:
@@ -26,7 +27,9 @@ def _known(name: str) -> str:
     return name
 
 
-FormatName = Annotated[str, Field(max_length=16), AfterValidator(_known)]
+FormatName = Annotated[
+    str, Field(max_length=16, json_schema_extra={"pattern": _PATTERN}), AfterValidator(_known)
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,14 +58,16 @@ class Placement:
         return np.diff(self.offsets)
 
     def place_of(self, experts: IntArray, first_token: int) -> IntArray:
-        """Return [num_tokens, top_k] the places to which tokens go: token t to copy t mod copies of an expert.
+        """Return [num_tokens, top_k] the places to which tokens go: token t to copy (t + e) mod copies of expert e.
+
+        So copies take turns, and which copies of its experts a token goes to has nothing to do with each other.
 
         experts: [num_tokens, top_k] the experts of consecutive tokens of one rank, numbered from `first_token`.
         """
         if len(self.places) == self.num_experts:
             return self.places[experts]  # one copy each: the shares need no division
         tokens = np.arange(first_token, first_token + len(experts))
-        return self.places[self.offsets[experts] + tokens[:, None] % self.copies[experts]]
+        return self.places[self.offsets[experts] + (tokens[:, None] + experts) % self.copies[experts]]
 
     def place_load(self, expert_load: IntArray | FloatArray) -> FloatArray:
         """Return [degree] the load of each place where the copies of an expert share its load evenly.
@@ -105,12 +107,12 @@ def place_in_blocks(
     num_physical, num_routed = num_experts + num_copies, num_experts - num_shared
     check_slots(num_physical, degree, num_nodes)
     first_of_node = -(-np.arange(num_nodes + 1) * num_routed // num_nodes)
-    experts_of_node = [
-        list(range(first, end)) or [first - 1] for first, end in pairwise(first_of_node.tolist())
-    ]
+    experts_of_node = [list(range(first, end)) for first, end in pairwise(first_of_node.tolist())]
     for expert in range(num_routed, num_experts):
         min(experts_of_node, key=len).append(expert)
-    for experts in experts_of_node:
+    for node, experts in enumerate(experts_of_node):
+        if not experts:
+            experts.append(int(first_of_node[node]) - 1)
         experts.extend(expert for expert in range(num_routed, num_experts) if expert not in experts)
     slots = [list(islice(cycle(experts), num_physical // num_nodes)) for experts in experts_of_node]
     return Placement.of_slots(np.array(slots, np.int64).ravel(), num_experts, degree, num_nodes)

@@ -88,7 +88,7 @@ def slow_pairs(case, placement):
         for token, chosen in enumerate(tokens.tolist()):
             number = (rank - first) * len(tokens) + token
             for expert in chosen:
-                holder = first + places[expert][number % len(places[expert])]
+                holder = first + places[expert][(number + expert) % len(places[expert])]
                 pairs.append((rank, token, expert, holder))
     return pairs
 

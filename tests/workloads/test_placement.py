@@ -117,9 +117,9 @@ def test_fewest_copies(num_experts, degree, copies):
 def test_tokens_take_copies_in_turn():
     # Expert 0 has copies on places 0 and 1, expert 1 one on place 1, expert 2 three, on 0, 2 and 2.
     placement = Placement.of_slots(np.array([0, 2, 0, 1, 2, 2]), 3, 3, 1)
-    # Tokens 5, 6, 7, 8: copy 1, 0, 1, 0 of two, and 2, 0, 1, 2 of three.
+    # Token t to copy (t + e) mod copies. Of tokens 5 to 8: copy 1, 0, 1, 0 of expert 0, and 1, 2, 0, 1 of expert 2.
     experts = np.array([[0, 1], [2, 0], [2, 1], [0, 2]])
-    assert placement.place_of(experts, 5).tolist() == [[1, 1], [0, 0], [2, 1], [0, 2]]
+    assert placement.place_of(experts, 5).tolist() == [[1, 1], [2, 0], [0, 1], [0, 2]]
 
 
 @given(placements(), st.integers(0, 10**9), st.integers(1, 40))
@@ -202,3 +202,19 @@ def test_what_cannot_be_placed(place, message):
 )
 def test_working_degrees(num_ranks, gpus_per_node, degrees):
     assert working_degrees(num_ranks, gpus_per_node) == degrees
+
+
+def test_which_copies_of_its_experts_a_token_goes_to_is_unrelated():
+    # Each of 64 experts on both of two places: of two experts of a token both go to one place half of the time.
+    placement = Placement.of_slots(np.arange(128) % 64, 64, 2, 1)
+    experts = np.argsort(np.random.default_rng(3).random((4096, 64)), axis=1)[:, :2]
+    places = placement.place_of(experts, 0)
+    assert abs((places[:, 0] == places[:, 1]).mean() - 0.5) < 5 * 0.5 / np.sqrt(4096)
+
+
+@pytest.mark.parametrize("case", [(9, 16, 16, 7, 1), (3, 8, 8, 5, 1), (257, 512, 512, 255, 1)])
+def test_shared_experts_find_a_slot_where_nodes_outnumber_experts(case):
+    num_experts, degree, num_nodes, num_copies, num_shared = case
+    placement = place_in_blocks(num_experts, degree, num_nodes, num_copies, num_shared)
+    assert placement.copies.min() >= 1
+    assert placement.copies.sum() == num_experts + num_copies
