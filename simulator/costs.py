@@ -5,87 +5,26 @@ from one device to another. What a scenario needs and its table lacks is an erro
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from simulator.figures import Duration, Efficiency, Figure, Latency, Slowdown
+from simulator.kernel_times import Device, KernelCosts, KernelTimes, named
 from simulator.pricing import Pricing
-from simulator.units import Seconds, Spec
-from workloads.tasks import CommunicationKernel
+from simulator.units import Spec
+from topologies.node import GpuSpec
+from workloads.kernel_calls import KERNEL_NAMES, STREAMING_NAMES
+from workloads.tasks import CommunicationKernel, ComputeKernel
 
 MAX_TABLE_BYTES = 4 * 2**20
 
-Kernels = Sequence[CommunicationKernel]
-
-
-class Figure(Spec):
-    """How a constant was obtained.
-
-    how: measured, published, fitted (to calibration figures only) or assumed; source: where it is from
-    largest_residual: of a fitted constant, the largest share by which what it was fitted to is missed
-    """
-
-    how: Literal["measured", "published", "fitted", "assumed"]
-    source: str
-    largest_residual: float | None = None
-
-    def describe(self) -> str:
-        """Return how the constant was obtained and from what, as text."""
-        missed = (
-            ""
-            if self.largest_residual is None
-            else f", which it misses by {self.largest_residual:.1%} at most"
-        )
-        return f"{self.how}: {self.source}{missed}"
-
-
-class Efficiency(Figure):
-    """Share of a datasheet figure that payload reaches: more than 0, at most 1."""
-
-    value: float
-
-    def model_post_init(self, _context: Any) -> None:
-        """Refuse values that no link can reach."""
-        if not 0 < self.value <= 1:
-            msg = f"an efficiency of {self.value} is not between 0 and 1"
-            raise ValueError(msg)
-
-
-class Latency(Figure):
-    """End-to-end latency of a small message.
-
-    same_leaf: through one switch; cross_leaf: through a leaf, a spine and a leaf, that is two switches more
-    (absent where a profile has a single switch)
-    """
-
-    same_leaf: Seconds
-    cross_leaf: Seconds | None = None
-
-    @property
-    def switch_s(self) -> float:
-        """Return what each switch beyond the first adds: seconds."""
-        return 0.0 if self.cross_leaf is None else (self.cross_leaf - self.same_leaf) / 2
-
-
-class Duration(Figure):
-    """A time that is paid once for something: 0 or more."""
-
-    value: Seconds
-
-
-class Slowdown(Figure):
-    """How many times longer something takes: 1 or more."""
-
-    value: float
-
-    def model_post_init(self, _context: Any) -> None:
-        """Refuse what would make it faster."""
-        if not 1.0 <= self.value <= 1000.0:
-            msg = f"a slowdown of {self.value} is not between 1 and 1000"
-            raise ValueError(msg)
+CommunicationKernels = Sequence[CommunicationKernel]
+ComputeKernels = Iterable[ComputeKernel]
 
 
 class CommunicationCosts(Spec):
@@ -106,6 +45,10 @@ class CostTable(Spec):
     link_efficiency, link_latency: by link profile (`nvlink`, `pcie`, `infiniband`, ...)
     communication: by kernel (`normal`, `low-latency`); codec: by codec that a kernel fuses (`logfmt`)
     beside_compute: of communication kernels while their ranks compute
+    device: the GPU on which the shapes that `kernels` lists were measured; method, date: how and when
+    kernels: by kind of kernel call, `streaming` for all that only move bytes and are not listed themselves
+    beside_communication: of kernels, by kind, while communication kernels hold SMs of their GPU
+    not_measured: why the table cannot be used yet, and what to do
     """
 
     name: str
@@ -116,13 +59,40 @@ class CostTable(Spec):
     communication: dict[str, CommunicationCosts] = Field(default_factory=dict)
     codec: dict[str, Slowdown] = Field(default_factory=dict)
     beside_compute: Slowdown | None = None
+    device: Device | None = None
+    method: str = ""
+    date: str = ""
+    kernels: dict[str, KernelCosts] = Field(default_factory=dict)
+    beside_communication: dict[str, Slowdown] = Field(default_factory=dict)
+    not_measured: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "CostTable":
+        """Refuse names that no kernel call has, and listed shapes of a device that is not told."""
+        for name in [*self.kernels, *self.beside_communication]:
+            if name not in KERNEL_NAMES:
+                msg = f"unknown kernel {name!r}; known are {', '.join(KERNEL_NAMES)}"
+                raise ValueError(msg)
+        for name, costs in self.kernels.items():
+            listed = () if costs.listed is None else costs.listed.shapes
+            if listed and self.device is None:
+                msg = f"kernels.{name} lists shapes, so that the table needs the `device` where they were measured"
+                raise ValueError(msg)
+            for shape in listed:
+                if name not in shape.call.cost_names:
+                    msg = f"kernels.{name} lists a shape of the kernel {shape.call.cost_names[0]!r}"
+                    raise ValueError(msg)
+            if costs.arithmetic is None and name not in STREAMING_NAMES:
+                msg = f"kernels.{name} computes, and needs the share of the arithmetic peak that it reaches"
+                raise ValueError(msg)
+        return self
 
     def check(self, architecture: str, profiles: frozenset[str]) -> None:
         """Raise ValueError, saying what is missing, unless the table serves this GPU and these link profiles."""
         if self.architectures and architecture not in self.architectures:
             msg = (
                 f"the cost table {self.name!r} is for {', '.join(self.architectures)} GPUs, the cluster's are"
-                f" {architecture}; `ideal` serves any GPU"
+                f" {architecture}; `roofline` and `ideal` serve any GPU"
             )
             raise ValueError(msg)
         for profile in sorted(profiles):
@@ -147,6 +117,20 @@ class CostTable(Spec):
             msg = f"the cost table {self.name!r} has no {missing}; add it to a table of your own"
             raise ValueError(msg)
 
+    def check_compute(self, kernels: ComputeKernels, gpu: GpuSpec) -> None:
+        """Raise ValueError, saying what is missing, unless the table prices the kernels on this GPU."""
+        times = self.kernel_times(gpu)
+        try:
+            for kernel in kernels:
+                times.cost(kernel.call, kernel.communication_sms)
+        except LookupError as error:
+            msg = f"the cost table {self.name!r} has {error.args[0]}; add it to a table of your own"
+            raise ValueError(msg) from error
+
+    def kernel_times(self, gpu: GpuSpec) -> KernelTimes:
+        """Return what kernels cost on a GPU: its own peaks, by the table's shares of them."""
+        return KernelTimes(self.kernels, self.beside_communication, self.device, device_of(gpu))
+
     def pricing(self, kernel: CommunicationKernel) -> Pricing:
         """Return what a communication kernel costs; KeyError where `check_kernel` finds one missing."""
         costs, slowdown = self.communication[kernel.name], 1.0
@@ -162,7 +146,9 @@ class CostTable(Spec):
             over_nics=kernel.over_nics,
         )
 
-    def sources(self, profiles: frozenset[str], kernels: Kernels = ()) -> dict[str, str]:
+    def sources(
+        self, profiles: frozenset[str], kernels: CommunicationKernels = (), compute: ComputeKernels = ()
+    ) -> dict[str, str]:
         """Return where each figure for these link profiles and kernels comes from: its name -> `how: source`."""
         figures: dict[str, Figure] = {}
         for what, table in (("link_efficiency", self.link_efficiency), ("link_latency", self.link_latency)):
@@ -181,13 +167,52 @@ class CostTable(Spec):
                 figures[f"codec.{kernel.codec}"] = self.codec[kernel.codec]
             if kernel.beside_compute and self.beside_compute is not None:
                 figures["beside_compute"] = self.beside_compute
+        for used in compute:
+            figures |= self._figures_of(used)
         return {name: figure.describe() for name, figure in figures.items()}
 
+    def _figures_of(self, kernel: ComputeKernel) -> dict[str, Figure]:
+        """Return the figures that price a kernel, by name."""
+        names = kernel.call.cost_names
+        name = named(names, self.kernels, "costs of the kernel")
+        figures = {f"kernels.{name}.{part}": figure for part, figure in self.kernels[name].figures().items()}
+        if kernel.communication_sms:
+            name = named(names, self.beside_communication, "slowdown")
+            figures[f"beside_communication.{name}"] = self.beside_communication[name]
+        return figures
 
+
+def check_sms_left(kernels: ComputeKernels, gpu: GpuSpec) -> None:
+    """Raise ValueError if a kernel is left no SMs by communication beside it, or it is not known how many."""
+    for communication_sms in {kernel.communication_sms for kernel in kernels}:
+        device_of(gpu).share_left(communication_sms)
+
+
+def device_of(gpu: GpuSpec) -> Device:
+    """Return the peaks of a node's GPU."""
+    return Device.model_construct(
+        name=gpu.name,
+        peak_fp8=gpu.peak_fp8,
+        peak_bf16=gpu.peak_bf16,
+        memory_bandwidth=gpu.memory_bandwidth,
+        streaming_multiprocessors=gpu.streaming_multiprocessors,
+    )
+
+
+@cache
 def catalogue() -> tuple[str, ...]:
-    """Return the names of the cost tables that ship with railplane."""
+    """Return the names of the cost tables that ship with railplane and are measured."""
+    return tuple(name for name in _shipped() if not json.loads(_text_of(name)).get("not_measured"))
+
+
+@cache
+def _shipped() -> tuple[str, ...]:
     folder = files("simulator") / "kernel_costs"
     return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".json")))
+
+
+def _text_of(name: str) -> str:
+    return (files("simulator") / "kernel_costs" / f"{name}.json").read_text("utf-8")
 
 
 def load_cost_table(name_or_path: str, folder: Path) -> CostTable:
@@ -195,9 +220,8 @@ def load_cost_table(name_or_path: str, folder: Path) -> CostTable:
 
     Raises ValueError, naming the table and what is wrong, for anything but a sound table.
     """
-    if name_or_path in catalogue():
-        text = (files("simulator") / "kernel_costs" / f"{name_or_path}.json").read_text("utf-8")
-        return _parse(text, name_or_path)
+    if name_or_path in _shipped():
+        return _parse(_text_of(name_or_path), name_or_path)
     path = folder / name_or_path
     if path.suffix != ".json":
         msg = f"unknown cost table {name_or_path!r}; known are {', '.join(catalogue())}, or the path of a .json file"
@@ -216,7 +240,7 @@ def load_cost_table(name_or_path: str, folder: Path) -> CostTable:
 def _parse(text: str, name: str) -> CostTable:
     """Return the table that a JSON text holds."""
     try:
-        return CostTable.model_validate_json(text)
+        table = CostTable.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -225,3 +249,7 @@ def _parse(text: str, name: str) -> CostTable:
     except (json.JSONDecodeError, RecursionError) as error:
         msg = f"the cost table {name!r} is not JSON: {error}"
         raise ValueError(msg) from error
+    if table.not_measured:
+        msg = f"the cost table {name!r} is not measured yet: {table.not_measured}"
+        raise ValueError(msg)
+    return table

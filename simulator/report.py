@@ -13,7 +13,12 @@ from workloads.flops import CONVENTIONS, ModelSummary
 _BUSIEST = 8
 _BAR_CELLS = 24
 # Endings of metric names, longest first, and the dimension in which their values are shown.
-_DIMENSIONS = (("_bytes_per_s", "bytes per second"), ("_bytes", "bytes"), ("_s", "time"))
+_DIMENSIONS = (
+    ("_bytes_per_s", "bytes per second"),
+    ("_flops_per_s", "flop per second"),
+    ("_bytes", "bytes"),
+    ("_s", "time"),
+)
 
 
 def print_report(result: Result, console: Console) -> None:
@@ -27,8 +32,12 @@ def print_report(result: Result, console: Console) -> None:
     )
     console.print(_breakdown_table(summary["breakdown_s"], result.step_time_s))
     console.print(_metrics_table(summary["metrics"]))
-    console.print(_kinds_table(summary["links"]))
-    console.print(_busiest_table(result))
+    if summary.get("kernels"):
+        console.print(_kernels_table(summary["kernels"]["by_kernel"]))
+        print_list("What the step rests on", _basis_lines(summary["kernels"]), console)
+    if result.links["bytes"].any():
+        console.print(_kinds_table(summary["links"]))
+        console.print(_busiest_table(result))
     if summary.get("waits"):
         print_list("What the last rank waited for", [_wait_line(row) for row in summary["waits"]], console)
     if summary.get("balance"):
@@ -38,6 +47,33 @@ def print_report(result: Result, console: Console) -> None:
     print_list("Assumptions", summary["provenance"]["assumptions"], console)
     sources = summary["provenance"]["cost_sources"]
     print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
+
+
+def _kernels_table(kernels: dict[str, dict[str, float]]) -> Table:
+    """Return what kernels took, by kind."""
+    table = plain_table("Kernel", "calls", "time", "of step", "arithmetic", "memory", title="Kernels")
+    for name, row in kernels.items():
+        table.add_row(
+            name,
+            f"{row['calls']:,}",
+            show_quantity(row["seconds"], "time"),
+            f"{row['step_share']:.1%}",
+            show_quantity(row["flops_per_s"], "flop per second") if row["flops_per_s"] else "",
+            show_quantity(row["bytes_per_s"], "bytes per second"),
+        )
+    return table
+
+
+def _basis_lines(kernels: dict[str, dict[str, float]]) -> list[str]:
+    """Return which shares of the step rest on which figures as text."""
+    lines = []
+    for key, text in (
+        ("step_share_by_how", "by how figures were obtained"),
+        ("step_share_by_basis", "by shape"),
+    ):
+        shares = ", ".join(f"{share:.1%} {name}" for name, share in kernels[key].items())
+        lines.append(f"Kernels {text}: {shares}.")
+    return lines
 
 
 def _wait_line(row: dict[str, Any]) -> str:

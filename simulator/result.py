@@ -1,6 +1,7 @@
 """What a run says: tidy tables with units in their column names, a summary, and where every number comes from."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
@@ -80,12 +81,15 @@ class Waits(Protocol):
         """[num_tasks] the busiest on that transfer's route, -1 for none."""
 
 
-def tasks_table(graph: TaskGraph, times: TaskTimes, layout: Layout, waits: Waits) -> pd.DataFrame:
+def tasks_table(
+    graph: TaskGraph, times: TaskTimes, layout: Layout, waits: Waits, kernels: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
     """Return a row per task that runs on a stream, in the order of the graph (barriers are left out).
 
     Columns: task (its index in the graph), name, rank, node, gpu, stream, start_s, end_s; of the last transfer to end
     of those that the rank sent or received in the task's collective waited_for_source, waited_for_destination (ranks,
-    -1: none, or several), and waited_for_link (the busiest on its way, as in `links`; -1: none, or not known).
+    -1: none, or several), and waited_for_link (the busiest on its way, as in `links`; -1: none, or not known); and
+    those of `kernels` [num_tasks]: see `simulator.kernel_shares.kernel_columns`.
     """
     tasks = graph.tasks
     source, destination = _ends_of_waits(graph, waits.transfer, layout)
@@ -104,6 +108,7 @@ def tasks_table(graph: TaskGraph, times: TaskTimes, layout: Layout, waits: Waits
             "waited_for_source": source[shown],
             "waited_for_destination": destination[shown],
             "waited_for_link": waits.cable[shown],
+            **{name: [column[index] for index in shown] for name, column in kernels.items()},
         }
     )
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from simulator.costs import CostTable
 from simulator.engine import Recording, execute
 from simulator.faults import Spans, describe_faults, on_the_clock, touches_switch_cables
 from simulator.input_error import InputError
+from simulator.kernel_shares import CostOf, kernel_columns, kernel_summary
 from simulator.layout import RankLayout
 from simulator.network import Network
 from simulator.rerouting import FaultError
@@ -30,7 +32,7 @@ from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
 from simulator.units import FieldError
 from simulator.waits import bills_of, explain
 from topologies import build_cluster
-from workloads.tasks import Collective, Summary, TaskGraph, TaskTimes, Workload
+from workloads.tasks import Collective, TaskGraph, TaskTimes, Workload
 
 ASSUMPTIONS: Final = (
     "Traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses.",
@@ -52,10 +54,20 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     network = Network(graph, costs, cluster.routing, scenario.seed, bundle=bundle)
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
     workload = _build_workload(loaded, layout)
+    kernel_times = loaded.costs.kernel_times(loaded.node.gpu)
     faults = on_the_clock(scenario.faults, network.cables, loaded.node.gpus)
+    step = _Step(
+        loaded,
+        network,
+        layout,
+        workload,
+        workload.graph.priced(lambda kernel: kernel_times.cost(*kernel).seconds),
+        lambda kernel: kernel_times.cost(*kernel),
+        has_cable_faults=bool(faults.cable_faults),
+    )
     try:
         recording = execute(
-            workload.graph,
+            step.graph,
             network,
             layout.endpoint_of_rank,
             progress,
@@ -66,7 +78,25 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
         raise InputError(str(loaded.path), None, "faults", str(error)) from error
     except NoPathError as error:
         raise InputError(str(loaded.path), None, "cluster.topology", str(error)) from error
-    return _assemble(loaded, network, layout, workload, recording, bool(faults.cable_faults))
+    return _assemble(step, recording)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step and all that it ran on; graph: the workload's, with what its kernels take."""
+
+    loaded: LoadedScenario
+    network: Network
+    layout: RankLayout
+    workload: Workload
+    graph: TaskGraph
+    cost_of: CostOf
+    has_cable_faults: bool
+
+    @property
+    def routes_known(self) -> bool:
+        """Return whether routes are those of the whole network, whatever the load."""
+        return not self.network.routes_by_load and not self.has_cable_faults
 
 
 def _build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
@@ -88,16 +118,15 @@ def link_costs(table: CostTable, profiles: frozenset[str]) -> dict[str, LinkCost
     return costs
 
 
-def _assemble(
-    loaded: LoadedScenario,
-    network: Network,
-    layout: RankLayout,
-    workload: Workload,
-    recording: Recording,
-    has_cable_faults: bool,
-) -> Result:
+def _assemble(step: _Step, recording: Recording) -> Result:
     """Return the result: tables from the records, and the summary from the tables."""
-    graph, times = workload.graph, recording.times
+    loaded, network, layout, graph, times = (
+        step.loaded,
+        step.network,
+        step.layout,
+        step.graph,
+        recording.times,
+    )
     carried_bytes = network.per_cable(recording.meter.bytes)
     saturated_s = recording.meter.saturated_s[network.link_of_cable]
     links = links_table(network.cables, carried_bytes, saturated_s, times.step_time_s)
@@ -112,14 +141,16 @@ def _assemble(
         network,
         layout.endpoint_of_rank,
         loaded.costs.pricing,
-        routes_known=not network.routes_by_load and not has_cable_faults,
+        routes_known=step.routes_known,
     )
-    summary = _summary(loaded, workload, workload.summarise(times))
+    summary = _summary(step, times)
     summary["links"] = summarise_links(links)
     summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
     summary["waits"] = waits.of_collective
-    before = workload.before_balancing
-    if before and not network.routes_by_load and not has_cable_faults:
+    if kernels := kernel_summary(graph, times, step.cost_of):
+        summary["kernels"] = kernels
+    before = step.workload.before_balancing
+    if before and step.routes_known:
         unbalanced = _bytes_before(before, network, layout, loaded.costs)
         links["bytes_before_balancing"] = unbalanced
         summary["balance"] = compare_loads(links)
@@ -129,7 +160,7 @@ def _assemble(
     summary["simulation"] = _simulation(graph, recording, len(flows))
     return Result(
         summary=summary,
-        tasks=tasks_table(graph, times, layout, waits),
+        tasks=tasks_table(graph, times, layout, waits, kernel_columns(graph, step.cost_of)),
         flows=flows,
         links=links,
         link_timeline=timeline,
@@ -174,9 +205,12 @@ def _kernels(graph: TaskGraph, times: TaskTimes, layout: RankLayout) -> dict[tup
     return dict(spans)
 
 
-def _summary(loaded: LoadedScenario, workload: Workload, of_workload: Summary) -> dict[str, Any]:
+def _summary(step: _Step, times: TaskTimes) -> dict[str, Any]:
     """Return the summary but for its links: what was asked, the answer, and where it comes from."""
+    loaded, workload, of_workload = step.loaded, step.workload, step.workload.summarise(times)
     scenario, profiles = loaded.scenario, loaded.scenario.cluster.link_profiles
+    communication = scenario.workload.communication_kernels(loaded.setting)
+    compute = dict.fromkeys(task.kernel for task in step.graph.tasks if task.kernel)
     return {
         "scenario": scenario.name,
         "question": _question(loaded),
@@ -188,7 +222,7 @@ def _summary(loaded: LoadedScenario, workload: Workload, of_workload: Summary) -
             "version": __version__,
             "seed": scenario.seed,
             "scenario_sha256": scenario_sha256(loaded),
-            "cost_sources": loaded.costs.sources(profiles, scenario.workload.kernels(loaded.setting)),
+            "cost_sources": loaded.costs.sources(profiles, communication, compute),
             "assumptions": [*ASSUMPTIONS, *workload.assumptions, *loaded.node.assumptions],
         },
     }

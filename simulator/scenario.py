@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from simulator import costs as cost_tables
-from simulator.costs import CostTable, load_cost_table
+from simulator.costs import CostTable, check_sms_left, load_cost_table
 from simulator.document import Document, FieldPath, read_document
 from simulator.faults import Fault, check_faults, needs_graph
 from simulator.messages import as_path, did_you_mean, explain
@@ -299,9 +299,12 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
     )
     with blaming(document, "workload"):
         scenario.workload.check(loaded.setting)
+        kernels = scenario.workload.compute_kernels(loaded.setting)
+        check_sms_left(kernels, loaded.node.gpu)
     with blaming(document, "costs"):
-        for kernel in scenario.workload.kernels(loaded.setting):
+        for kernel in scenario.workload.communication_kernels(loaded.setting):
             table.check_kernel(kernel)
+        table.check_compute(kernels, loaded.node.gpu)
     return loaded
 
 

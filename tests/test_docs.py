@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from simulator import load_scenario, simulate
+from simulator.figures import HOWS
+from simulator.kernel_times import BASES
 from simulator.layout import RankLayout
 from simulator.result import Result, flows_table
 from support.clusters import network
@@ -184,6 +186,9 @@ CASES = {
         "{kind: flows, path: flows.csv}",
         files={"flows.csv": "source,destination,size_bytes\n0,9,1e6\n"},
     ),
+    "kernels": Case(
+        "{kind: kernels, calls: [{kind: norm, rows: 4, width: 64}, {kind: copy, size_bytes: 100}]}"
+    ),
 }
 
 
@@ -227,9 +232,20 @@ def test_the_summary_is_defined(results):
         }
 
     found = {kind: flat(result.summary) for kind, result in results.items()}
-    assert named_after("## The summary") == found["expert-parallel"]
+    everything = named_after("## The summary")
+    assert everything == found["expert-parallel"] | {"kernels"}
     for kind, names in found.items():
-        assert found["expert-parallel"] - names == ({"balance"} if kind != "expert-parallel" else set())
+        only_some = {"balance": "expert-parallel", "kernels": "kernels"}
+        assert everything - names == {name for name, of_kind in only_some.items() if of_kind != kind}
+
+
+def test_the_entries_of_kernels_are_defined(results):
+    kernels = results["kernels"].summary["kernels"]
+    assert named_after("The summary's `kernels`") == set(kernels)
+    rows = {row[0]: names_in(row[1]) for row in table_after("docs/metrics.md", "The summary's `kernels`")}
+    assert rows["`step_share_by_how`"] == list(HOWS)
+    assert rows["`step_share_by_basis`"] == list(BASES)
+    assert all(rows["`by_kernel`"] == list(row) for row in kernels["by_kernel"].values())
 
 
 def test_the_entries_of_waits_and_of_balance_are_defined(results):

@@ -10,10 +10,11 @@ from pydantic import Field
 from workloads.collectives import CollectiveSpec
 from workloads.expert_parallel import ExpertParallelSpec
 from workloads.flows import FlowsSpec
+from workloads.kernel_list import KernelsSpec
 
-__all__ = ["CollectiveSpec", "ExpertParallelSpec", "FlowsSpec", "WorkloadSpec"]
+__all__ = ["CollectiveSpec", "ExpertParallelSpec", "FlowsSpec", "KernelsSpec", "WorkloadSpec"]
 
 WorkloadSpec: TypeAlias = Annotated[
-    CollectiveSpec | ExpertParallelSpec | FlowsSpec,
+    CollectiveSpec | ExpertParallelSpec | FlowsSpec | KernelsSpec,
     Field(discriminator="kind", description="what runs on the cluster"),
 ]

@@ -11,6 +11,7 @@ from simulator.units import Bytes, FieldError, Spec
 from workloads.tasks import (
     Collective,
     CommunicationKernel,
+    ComputeKernel,
     FloatArray,
     IntArray,
     Layout,
@@ -98,8 +99,12 @@ class CollectiveSpec(Spec):
             )
             raise FieldError("group_size", msg)
 
-    def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
+    def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
         """Return no kernels: transfers cost nothing beside their links' time."""
+        return ()
+
+    def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:  # noqa: ARG002
+        """Return no kernels: nothing is computed."""
         return ()
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> "CollectiveStep":  # noqa: ARG002

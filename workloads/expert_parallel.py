@@ -19,7 +19,7 @@ from workloads.moe import (
     direct_transfers,
     dispatch_transfers,
 )
-from workloads.tasks import Collective, CommunicationKernel, Layout, Setting, run_in_turn
+from workloads.tasks import Collective, CommunicationKernel, ComputeKernel, Layout, Setting, run_in_turn
 
 # Of 132 on an H800: DeepSeek-V3 technical report, section 3.2.2, in training.
 SMS_OF_NORMAL_KERNELS: Final = 20
@@ -132,9 +132,13 @@ class ExpertParallelSpec(ExpertSettings):
             )
             raise FieldError("layers", msg)
 
-    def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
+    def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
         """Return the kernels of dispatch and of combine, which the cost table must price."""
         return self._kernel("dispatch", setting), self._kernel("combine", setting)
+
+    def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:  # noqa: ARG002
+        """Return no kernels: nothing is computed."""
+        return ()
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> ExpertParallel:
         """Return the step: tokens are given experts by `rng`, layer after layer and rank after rank."""

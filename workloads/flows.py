@@ -11,6 +11,7 @@ from workloads.flow_file import FlowTable, read_flow_file
 from workloads.tasks import (
     Collective,
     CommunicationKernel,
+    ComputeKernel,
     IntArray,
     Layout,
     Setting,
@@ -44,8 +45,12 @@ class FlowsSpec(Spec):
         """Raise FieldError where the file is missing or malformed, or names a GPU that the cluster lacks."""
         self._read(setting, _rank_at(setting))
 
-    def kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
+    def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
         """Return no kernels: transfers cost nothing beside their links' time."""
+        return ()
+
+    def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:  # noqa: ARG002
+        """Return no kernels: nothing is computed."""
         return ()
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> "Flows":  # noqa: ARG002

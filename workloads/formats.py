@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field
 
 VALUES_PER_TILE: Final = 128
 _BITS_PER_BYTE: Final = 8
-_FP8_SCALE_BYTES: Final = 4  # one FP32 scale a tile
-_LOGFMT_TILE_BYTES: Final = 8  # least logarithm and step of a tile, FP32 each
+FP32_BYTES: Final = 4
+_LOGFMT_TILE_BYTES: Final = 2 * FP32_BYTES  # least logarithm and step of a tile, FP32 each
 _LOGFMT: Final = re.compile(r"logfmt([2-9]|1[0-6])")
 _PATTERN: Final = rf"^(fp8|bf16|{_LOGFMT.pattern})$"
 
@@ -48,7 +48,7 @@ class NumberFormat:
     def named(cls, name: str) -> Self:
         """Return the format of a `FormatName`."""
         if name == "fp8":
-            return cls(name, 8, _FP8_SCALE_BYTES, "")
+            return cls(name, 8, FP32_BYTES, "")  # one FP32 scale a tile
         if name == "bf16":
             return cls(name, 16, 0, "")
         bits = int(_known(name).removeprefix("logfmt"))

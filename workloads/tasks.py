@@ -4,8 +4,8 @@ Everything here speaks of ranks. Where a rank sits, which links its bytes cross 
 business of `simulator.layout`, `simulator.network` and `simulator.engine`.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.rows import csr_offsets, csr_select
+from workloads.kernel_call import KernelCall
 from workloads.models import Model
 
 IntArray = NDArray[np.int64]
@@ -193,6 +194,13 @@ class Collective:
     kernel: CommunicationKernel | None = None
 
 
+class ComputeKernel(NamedTuple):
+    """A kernel that computes, priced by a cost table; SMs that communication kernels hold beside it, 0 for none."""
+
+    call: KernelCall
+    communication_sms: int = 0
+
+
 class Stream(StrEnum):
     """A rank's queue of tasks: one task at a time, in the order in which the graph lists them."""
 
@@ -202,7 +210,9 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One rank's part of the work: a kernel of known duration, or taking part in a collective.
+    """One rank's part of the work: a kernel, or taking part in a collective.
+
+    A kernel takes `duration_s`, or what the cost table says of `kernel`: see `TaskGraph.priced`.
 
     A transfer starts once all its senders have started their task of its collective; such a task ends when
     every transfer that the rank sends or receives in it has ended. A task on no stream waits for its
@@ -215,6 +225,7 @@ class Task:
     after: tuple[int, ...] = ()  # indices into TaskGraph.tasks
     duration_s: float = 0.0
     collective: int | None = None  # index into TaskGraph.collectives
+    kernel: ComputeKernel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +235,16 @@ class TaskGraph:
     num_ranks: int
     tasks: tuple[Task, ...]
     collectives: tuple[Collective, ...]
+
+    def priced(self, seconds: Callable[[ComputeKernel], float]) -> "TaskGraph":
+        """Return the graph with the duration of each task that has a kernel."""
+        if not any(task.kernel for task in self.tasks):
+            return self
+        tasks = (
+            task if task.kernel is None else replace(task, duration_s=seconds(task.kernel))
+            for task in self.tasks
+        )
+        return replace(self, tasks=tuple(tasks))
 
 
 @dataclass(frozen=True, slots=True)

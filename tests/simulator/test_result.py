@@ -143,7 +143,13 @@ def tasks(parts):
         (Collective("b", transfers),),
     )
     times = TaskTimes(np.array([0.0, 1.0, 1.0, 1.0]), np.array([1.0, 1.0, 3.0, 2.0]))
-    return tasks_table(graph, times, layout, Waits(np.array([-1, -1, 0, 1]), np.array([-1, -1, 5, 7]), []))
+    return tasks_table(
+        graph,
+        times,
+        layout,
+        Waits(np.array([-1, -1, 0, 1]), np.array([-1, -1, 5, 7]), []),
+        {"kernel": ["gemm-fp8", "", "", ""]},
+    )
 
 
 def test_tasks_table_leaves_barriers_out(tasks):
@@ -152,6 +158,10 @@ def test_tasks_table_leaves_barriers_out(tasks):
         [2, "b", 3, 1, 1, "communication"],
         [3, "b", 1, 0, 1, "communication"],
     ]
+
+
+def test_tasks_have_the_columns_of_their_kernels(tasks):
+    assert tasks["kernel"].tolist() == ["gemm-fp8", "", ""]
 
 
 def test_tasks_name_the_ends_of_what_they_waited_for(tasks):

@@ -177,7 +177,7 @@ def test_a_dispatched_shared_expert_is_one_more_for_every_token():
     assert found["expert_load_max_over_mean"] == pytest.approx(257 / 9)
     # Normal messages have room for an index and a weight of it: 7,392 + 8 + 10 x 8 = 7,480, up to 7,488; of nine
     # they would take 7,472.
-    dispatch, _ = spec(experts_per_token=9, shared_experts="dispatched").kernels(setting(16))
+    dispatch, _ = spec(experts_per_token=9, shared_experts="dispatched").communication_kernels(setting(16))
     assert dispatch.message_bytes == 7488
 
 
@@ -195,22 +195,24 @@ def test_a_balanced_gate_loads_all_experts_alike():
 def test_kernels_of_dispatch_and_combine():
     # Messages as of `token_bytes`: 7,472 and, in LogFMT of 10 bits, 9,408 + 8 + 32 up to 9,456.
     normal = spec(combine_format="logfmt10", communication_sms=24, beside_compute=True)
-    assert normal.kernels(setting(16)) == (
+    assert normal.communication_kernels(setting(16)) == (
         CommunicationKernel("normal", 7472, "", beside_compute=True, over_nics=False, num_sms=24),
         CommunicationKernel("normal", 9456, "logfmt", beside_compute=True, over_nics=False, num_sms=24),
     )
     low_latency = spec(kernel="low-latency", dispatch_format="logfmt8", intra_node="rdma")
-    assert low_latency.kernels(setting(16)) == (
+    assert low_latency.communication_kernels(setting(16)) == (
         CommunicationKernel("low-latency", 7632, "logfmt", over_nics=True),
         CommunicationKernel("low-latency", 14336, "", over_nics=True),
     )
-    assert not any(kernel.over_nics for kernel in spec(kernel="low-latency").kernels(setting(16)))
+    assert not any(
+        kernel.over_nics for kernel in spec(kernel="low-latency").communication_kernels(setting(16))
+    )
 
 
 @pytest.mark.parametrize("more", [{}, {"kernel": "low-latency", "intra_node": "rdma"}])
 def test_collectives_run_the_kernels_that_are_told(more):
     kernels = [collective.kernel for collective in build(2, layers=2, **more).graph.collectives]
-    assert kernels == [*spec(**more).kernels(setting(16))] * 2
+    assert kernels == [*spec(**more).communication_kernels(setting(16))] * 2
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_collectives_run_the_kernels_that_are_told(more):
 )
 def test_multiprocessors_held_are_told(more, num_sms):
     assert metrics(2, **more)["communication_sms"] == num_sms
-    assert [kernel.num_sms for kernel in spec(**more).kernels(setting(16))] == [num_sms] * 2
+    assert [kernel.num_sms for kernel in spec(**more).communication_kernels(setting(16))] == [num_sms] * 2
 
 
 LOW_LATENCY = {"kernel": "low-latency"}

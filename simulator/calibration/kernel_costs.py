@@ -1,0 +1,168 @@
+"""What the kernel costs of `h800-published` are fitted to, how far they miss it, and the fit itself.
+
+`python -m simulator.calibration.kernel_costs` prints the published GEMM shapes, each beside what a table without it
+predicts, and the kernels of the training trace beside what the table says of them: the tables of docs/kernels.md.
+`--write FILE` writes them anew, `--fit FILE` fits the constants and writes them into a cost table.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from simulator.calibration import published_gemms as gemms
+from simulator.calibration import training_trace as trace
+from simulator.costs import CostTable, load_cost_table
+from simulator.figures import Figure
+from simulator.kernel_times import KernelCosts, KernelTimes, Listed, Shape
+from simulator.reference import markdown_table, refreshed
+
+TABLE: Final = "h800-published"
+_DIGITS: Final = 3  # of a fitted constant; the listed shapes hold to the published rates all the same
+
+
+def gemm_table(shapes: Sequence[Shape]) -> str:
+    """Return the published GEMM shapes, and by how much a table without each misses it, as Markdown."""
+    missed = gemms.leave_one_out(shapes)
+    table = load_cost_table(TABLE, Path())
+    times = KernelTimes(table.kernels, {}, table.device, gemms.H800)
+    head = ("groups", "rows of all", "columns", "depth", "published", "table", "time missed if left out")
+    rows = []
+    for shape, miss in zip(shapes, missed, strict=True):
+        flops = shape.call.flops
+        rates = (flops / shape.seconds_on(gemms.H800), flops / times.cost(shape.call).seconds)
+        sizes = [f"{size:g}" for size in shape.call.sizes]
+        rows.append((*sizes, *(f"{rate / 1e12:.0f} TFLOP/s" for rate in rates), f"{miss:+.1%}"))
+    median, worst = np.median(np.abs(missed)), np.abs(missed).max()
+    rows.append(("", "", "", "", "", "median, largest", f"{median:.1%}, {worst:.1%}"))
+    return markdown_table(head, rows)
+
+
+def trace_table(kernels: Sequence[trace.TraceKernel]) -> str:
+    """Return the kernels of the training trace and by how much the table misses each, as Markdown."""
+    table = load_cost_table(TABLE, Path())
+    times = KernelTimes(table.kernels, table.beside_communication, table.device, gemms.H800)
+    missed = trace.misses(times, kernels)
+    head = ("layer", "stage", "kernel", "taken as", "published", "table", "missed by")
+    rows = [
+        (
+            kernel.layer,
+            kernel.stage,
+            kernel.name,
+            kernel.call.label,
+            f"{kernel.seconds * 1e6:.0f} us",
+            f"{kernel.seconds * (1 + miss) * 1e6:.0f} us",
+            f"{miss:+.1%}",
+        )
+        for kernel, miss in zip(kernels, missed, strict=True)
+    ]
+    return markdown_table(head, rows)
+
+
+def fitted(table: CostTable) -> CostTable:
+    """Return the table with its fitted kernel costs and slowdowns anew, and the constants that stand for others."""
+    shapes, kernels = gemms.published_shapes(), trace.trace_kernels()
+    entry = rounded(gemms.fit(shapes))
+    listed = Listed(how="published", source=gemms.SOURCE, shapes=tuple(map(_with_few_digits, shapes)))
+    # Weight gradients add to an FP32 result, which no listed shape does.
+    like = {name: stands_for(entry, f"as gemm-fp8: {gemms.SOURCE}") for name in _LIKE_FP8}
+    entries = {"gemm-fp8": entry.model_copy(update={"listed": listed}), **like}
+    entries |= {name: costs for name, costs in table.kernels.items() if name not in entries}
+    table = table.model_copy(update={"kernels": entries})
+    values = {name: round(value, _DIGITS) for name, value in trace.fit_slowdowns(table, kernels).items()}
+    times = trace.with_slowdowns(table, values)
+    slowdowns = dict(table.beside_communication)
+    for name, value in values.items():
+        of_kind = [kernel for kernel in kernels if trace.slowdown_name(kernel.call) == name]
+        worst = float(np.abs(trace.misses(times, of_kind)).max())
+        slowdowns[name] = trace.fitted_slowdown(value, round(worst, _DIGITS))
+    return table.model_copy(update={"beside_communication": slowdowns})
+
+
+_LIKE_FP8: Final = ("weight-gradient-fp8", "gemm-bf16")
+
+
+def rounded(entry: KernelCosts) -> KernelCosts:
+    """Return a fitted entry with few digits."""
+    data = json.loads(entry.model_dump_json())
+    for part in data.values():
+        if part is not None:
+            for name, value in part.items():
+                if isinstance(value, float):
+                    part[name] = float(f"{value:.{_DIGITS}g}")
+    data["launch"]["value"] = f"{entry.launch.value * 1e6:.{_DIGITS}g} us"
+    return KernelCosts.model_validate_json(json.dumps(data))
+
+
+def stands_for(entry: KernelCosts, source: str) -> KernelCosts:
+    """Return an entry's figures without listed shapes, assumed of another kernel."""
+
+    def assumed(figure: Figure) -> Figure:
+        return figure.model_copy(update={"how": "assumed", "source": source, "largest_residual": None})
+
+    figures = {name: assumed(figure) for name, figure in entry.figures().items()}
+    return entry.model_copy(update={**figures, "listed": None})
+
+
+def _with_few_digits(shape: Shape) -> Shape:
+    return shape.model_copy(update={"share": float(f"{shape.share:.6g}")})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m simulator.calibration.kernel_costs", description=__doc__)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables into a document")
+    parser.add_argument("--fit", type=Path, metavar="FILE", help="fit anew, into this file of the table")
+    options = parser.parse_args(arguments)
+    if options.fit:
+        write_table(fitted(load_cost_table(TABLE, Path())), options.fit)
+        return 0
+    tables: dict[str, Callable[[], str]] = {
+        "gemms": lambda: gemm_table(gemms.published_shapes()),
+        "trace": lambda: trace_table(trace.trace_kernels()),
+    }
+    if options.write:
+        options.write.write_text(refreshed(options.write.read_text("utf-8"), tables), "utf-8")
+    else:
+        print("\n".join(table() for table in tables.values()))
+    return 0
+
+
+def write_table(table: CostTable, path: Path) -> None:
+    """Write a cost table as JSON, without what it leaves at its default; shapes one to a line."""
+    data: dict[str, Any] = table.model_dump(mode="json", exclude_defaults=True)
+    for name, entry in data.get("kernels", {}).items():
+        for shape, listed in zip(
+            entry.get("listed", {}).get("shapes", ()), listed_shapes(table, name), strict=True
+        ):
+            shape["call"] = {"kind": listed.call.kind, **shape["call"]}
+    path.write_text(_json(data) + "\n", "utf-8")
+
+
+def listed_shapes(table: CostTable, name: str) -> tuple[Shape, ...]:
+    """Return the shapes that a table lists of a kernel."""
+    listed = table.kernels[name].listed
+    return () if listed is None else listed.shapes
+
+
+def _json(value: Any, indent: int = 0) -> str:
+    """Return indented JSON in which what holds a kernel call, or no more than numbers, takes one line."""
+    inner = " " * (indent + 2)
+    if isinstance(value, dict):  # the figure itself before where it is from
+        value = dict(sorted(value.items(), key=lambda item: item[0] in Figure.model_fields))
+    if isinstance(value, dict) and "call" not in value and value:
+        items = [f"{inner}{json.dumps(key)}: {_json(item, indent + 2)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return (
+            "[\n" + ",\n".join(inner + _json(item, indent + 2) for item in value) + "\n" + " " * indent + "]"
+        )
+    return json.dumps(value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
