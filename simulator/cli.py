@@ -197,6 +197,36 @@ def model(
         print_model(name, summary, Console())
 
 
+@app.command()
+def calibrate(
+    *,
+    out: Annotated[Path, typer.Option(metavar="TABLE.json", help="The cost table to write.")],
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU to measure.")] = 0,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Measure nothing: take the samples.json of an earlier measurement."
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Time but a few shapes of each kernel.")] = False,
+    without_gemm: Annotated[
+        bool, typer.Option("--without-gemm", help="Leave matrix products out, where cuBLASLt is not at hand.")
+    ] = False,
+) -> None:
+    """Measure a GPU by verified reference kernels, and write the cost table that they make."""
+    from simulator.calibration.calibrate import COMPARED_WITH, calibrate
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = calibrate(out, device=device, samples=samples, quick=quick, with_gemm=not without_gemm, say=say)
+    typer.echo(f"Constants beside those of {COMPARED_WITH}:\n\n{found.compared}", nl=False)
+    say(f"Wrote {out}")
+    if found.wrong:
+        say(f"Not timed, since their results were wrong: {', '.join(found.wrong)}")
+        raise typer.Exit(1)
+
+
 def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:
     """Raise InputError unless the file that an option names has a suffix that tells the format."""
     if path is not None and path.suffix not in suffixes:

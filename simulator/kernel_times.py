@@ -129,7 +129,7 @@ class KernelCosts(Spec):
             "arithmetic": self.arithmetic,
             "bandwidth": self.bandwidth,
             "effects": self.effects,
-            "shapes": self.listed,
+            "listed": self.listed,
         }
         return {name: figure for name, figure in named.items() if figure is not None}
 

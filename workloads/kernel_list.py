@@ -90,9 +90,11 @@ class Kernels:
         """Return the seconds of each kind of kernel, and the FLOPs and bytes of all over their time."""
         breakdown_s: dict[str, float] = {}
         calls = [task.kernel.call for task in self.graph.tasks if task.kernel is not None]
-        for call, start_s, end_s in zip(calls, times.start_s.tolist(), times.end_s.tolist(), strict=True):
+        ended_s = 0.0
+        for call, end_s in zip(calls, times.end_s.tolist(), strict=True):
             name = call.cost_names[0]
-            breakdown_s[name] = breakdown_s.get(name, 0.0) + end_s - start_s
+            breakdown_s[name] = breakdown_s.get(name, 0.0) + max(0.0, end_s - ended_s)
+            ended_s = max(ended_s, end_s)
         seconds = times.step_time_s
         totals = {
             "kernel_flops_per_s": sum(call.flops for call in calls),

@@ -6,19 +6,19 @@ predicts, and the kernels of the training trace beside what the table says of th
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from simulator.calibration import published_gemms as gemms
 from simulator.calibration import training_trace as trace
+from simulator.calibration.fitting import rounded, stands_for
+from simulator.calibration.table_file import write_table
 from simulator.costs import CostTable, load_cost_table
-from simulator.figures import Figure
-from simulator.kernel_times import KernelCosts, KernelTimes, Listed, Shape
+from simulator.kernel_times import KernelTimes, Listed, Shape
 from simulator.reference import markdown_table, refreshed
 
 TABLE: Final = "h800-published"
@@ -86,28 +86,6 @@ def fitted(table: CostTable) -> CostTable:
 _LIKE_FP8: Final = ("weight-gradient-fp8", "gemm-bf16")
 
 
-def rounded(entry: KernelCosts) -> KernelCosts:
-    """Return a fitted entry with few digits."""
-    data = json.loads(entry.model_dump_json())
-    for part in data.values():
-        if part is not None:
-            for name, value in part.items():
-                if isinstance(value, float):
-                    part[name] = float(f"{value:.{_DIGITS}g}")
-    data["launch"]["value"] = f"{entry.launch.value * 1e6:.{_DIGITS}g} us"
-    return KernelCosts.model_validate_json(json.dumps(data))
-
-
-def stands_for(entry: KernelCosts, source: str) -> KernelCosts:
-    """Return an entry's figures without listed shapes, assumed of another kernel."""
-
-    def assumed(figure: Figure) -> Figure:
-        return figure.model_copy(update={"how": "assumed", "source": source, "largest_residual": None})
-
-    figures = {name: assumed(figure) for name, figure in entry.figures().items()}
-    return entry.model_copy(update={**figures, "listed": None})
-
-
 def _with_few_digits(shape: Shape) -> Shape:
     return shape.model_copy(update={"share": float(f"{shape.share:.6g}")})
 
@@ -130,38 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print("\n".join(table() for table in tables.values()))
     return 0
-
-
-def write_table(table: CostTable, path: Path) -> None:
-    """Write a cost table as JSON, without what it leaves at its default; shapes one to a line."""
-    data: dict[str, Any] = table.model_dump(mode="json", exclude_defaults=True)
-    for name, entry in data.get("kernels", {}).items():
-        for shape, listed in zip(
-            entry.get("listed", {}).get("shapes", ()), listed_shapes(table, name), strict=True
-        ):
-            shape["call"] = {"kind": listed.call.kind, **shape["call"]}
-    path.write_text(_json(data) + "\n", "utf-8")
-
-
-def listed_shapes(table: CostTable, name: str) -> tuple[Shape, ...]:
-    """Return the shapes that a table lists of a kernel."""
-    listed = table.kernels[name].listed
-    return () if listed is None else listed.shapes
-
-
-def _json(value: Any, indent: int = 0) -> str:
-    """Return indented JSON in which what holds a kernel call, or no more than numbers, takes one line."""
-    inner = " " * (indent + 2)
-    if isinstance(value, dict):  # the figure itself before where it is from
-        value = dict(sorted(value.items(), key=lambda item: item[0] in Figure.model_fields))
-    if isinstance(value, dict) and "call" not in value and value:
-        items = [f"{inner}{json.dumps(key)}: {_json(item, indent + 2)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return (
-            "[\n" + ",\n".join(inner + _json(item, indent + 2) for item in value) + "\n" + " " * indent + "]"
-        )
-    return json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ multiply-add. What scales of 1x128 and 128x128 values cost, and the promotion of
 import csv
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.calibration import fitting
 from simulator.costs import device_of
-from simulator.figures import Duration, Efficiency
-from simulator.kernel_times import Device, KernelCosts, KernelTimes, Listed, Shape, ShapeEffects
+from simulator.kernel_times import Device, KernelCosts, KernelTimes, Listed, Shape
 from topologies import NODES
 from workloads.kernels import Gemm
 
@@ -22,7 +22,6 @@ FloatArray = NDArray[np.float64]
 
 H800: Final[Device] = device_of(NODES["h800"].gpu)
 SOURCE: Final = "DeepGEMM README, March 2025 figures, H800 SXM5"
-TILE_ROWS: Final = 64  # rows of Hopper's matrix instruction (wgmma m64nNk16, PTX ISA 8.0)
 _RATE_COLUMN: Final = {
     "deepgemm_dense.csv": "tflops_20250325",
     "deepgemm_grouped_contiguous.csv": "tflops_20250325",
@@ -50,32 +49,8 @@ def _shapes_of(name: str, rate: str) -> Iterator[Shape]:
 
 
 def fit(shapes: Sequence[Shape]) -> KernelCosts:
-    """Return the entry whose roofline comes closest to the shapes, by the sum of squared logarithms of ratios."""
-    from scipy.optimize import least_squares
-
-    measured_s = np.array([shape.seconds_on(H800) for shape in shapes])
-
-    def misses(parameters: FloatArray) -> FloatArray:
-        times = KernelTimes({"gemm-fp8": _entry(parameters)}, {}, None, H800)
-        return np.log([times.cost(shape.call).seconds for shape in shapes] / measured_s)
-
-    # arithmetic, bandwidth, launch in us, ramp depth in hundreds, blend
-    found = least_squares(
-        misses, [0.7, 0.9, 2.5, 2.5, 2.0], bounds=([0.3, 0.3, 0.0, 0.0, 1.0], [1.0, 1.0, 20.0, 30.0, 30.0])
-    )
-    return _entry(found.x, float(np.abs(np.expm1(found.fun)).max()))
-
-
-def _entry(parameters: FloatArray, largest_residual: float | None = None) -> KernelCosts:
-    """Return an entry without listed shapes; parameters: as in `fit`."""
-    arithmetic, bandwidth, launch_us, ramp_hundreds, blend = parameters.tolist()
-    told: Any = {"how": "fitted", "source": SOURCE, "largest_residual": largest_residual}
-    return KernelCosts(
-        launch=Duration.model_validate({"value": f"{launch_us!r} us", **told}),
-        arithmetic=Efficiency(value=arithmetic, **told),
-        bandwidth=Efficiency(value=bandwidth, **told),
-        effects=ShapeEffects(tile_rows=TILE_ROWS, ramp_depth=100 * ramp_hundreds, blend=blend, **told),
-    )
+    """Return the entry of FP8 products that comes closest to the shapes."""
+    return fitting.fit(shapes, H800, fitting.OF_PRODUCTS, SOURCE)
 
 
 def leave_one_out(shapes: Sequence[Shape]) -> FloatArray:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from simulator.costs import catalogue, load_cost_table
+from simulator.input_error import InputError
 from simulator.run import link_costs
+from simulator.scenario import load_scenario
 from workloads.tasks import CommunicationKernel
 
 TABLE = json.loads((files("simulator") / "kernel_costs" / "h800-published.json").read_text())
@@ -178,3 +180,68 @@ def test_sources_name_each_constant_of_a_kernel_and_what_a_fit_misses():
 def test_constants_of_kernels_are_checked(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load_cost_table(write(tmp_path, **changes), tmp_path)
+
+
+def kernels(**changes: object) -> dict[str, object]:
+    return {"kernels": {**TABLE["kernels"], **changes}}
+
+
+ENTRY = TABLE["kernels"]["streaming"]
+SHAPE = {"call": {"kind": "norm", "rows": 1, "width": 8}, "share": 0.5}
+SLOWER = {"value": 1.0, "how": "assumed", "source": "a test"}
+LISTED = {"how": "measured", "source": "a test", "shapes": [SHAPE]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (kernels(softmax=ENTRY), "unknown kernel 'softmax'; known are gemm-fp8"),
+        ({"beside_communication": {"sort": SLOWER}}, "unknown kernel 'sort'"),
+        (kernels(attention=ENTRY), "kernels.attention computes, and needs the share of the arithmetic peak"),
+        (kernels(copy=ENTRY | {"listed": LISTED}), "kernels.copy lists a shape of the kernel 'norm'"),
+        (kernels(norm=ENTRY | {"listed": LISTED}) | {"device": None}, "needs the `device` where they were measured"),
+        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": []}}), "kernels.norm.listed.shapes"),
+        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 1.5}]}}), "less than or equal to 1"),
+        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 0.0}]}}), "greater than 0"),
+        (kernels(norm=ENTRY | {"bandwidth": SLOWER | {"value": 0.0}}), "0.0 is not between 0"),
+        (kernels(norm=ENTRY | {"launch": SLOWER | {"value": 3}}), "3 has no unit"),
+        ({"beside_communication": {"norm": SLOWER | {"value": 0.9}}}, "slowdown of 0.9"),
+    ],
+)  # fmt: skip
+def test_broken_kernel_costs_are_refused_where_they_are(tmp_path, changes, match):
+    with pytest.raises(ValueError, match=match) as error:
+        load_cost_table(write(tmp_path, **changes), tmp_path)
+    assert str(error.value).startswith("the cost table 'mine.json' is broken")
+
+
+def test_numbers_that_are_none_are_refused(tmp_path):
+    text = json.dumps(TABLE).replace('"value": 0.667', '"value": NaN')
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"the cost table 'mine.json' is broken at kernels.latent-attention.arithmetic"
+    ):
+        load_cost_table("mine.json", tmp_path)
+
+
+def test_a_table_that_is_not_measured_is_refused_and_not_offered():
+    assert "h200-measured" not in catalogue()
+    with pytest.raises(ValueError, match=r"'h200-measured' is not measured yet: .*railplane calibrate"):
+        load_cost_table("h200-measured", Path())
+
+
+def test_kernels_that_a_table_lacks_are_named_when_the_scenario_is_loaded(tmp_path):
+    write(tmp_path, kernels={name: entry for name, entry in TABLE["kernels"].items() if name != "attention"})
+    scenario = tmp_path / "s.yaml"
+    call = "{kind: attention, requests: 1, cached_tokens: 8, heads: 1, kv_heads: 1, key_width: 8, value_width: 8}"
+    scenario.write_text(
+        "name: s\ncluster: {node: h800, topology: {kind: none}}\ncosts: mine.json\n"
+        f"workload: {{kind: kernels, calls: [{call}]}}\n"
+    )
+    with pytest.raises(InputError, match=r"s.yaml:3: costs: .* has no costs of the kernel 'attention'"):
+        load_scenario(scenario)
+    with pytest.raises(
+        InputError, match="is for hopper GPUs, the cluster's are blackwell; `roofline` and `ideal`"
+    ):
+        load_scenario(scenario, ["cluster.node=gb200-nvl72", "costs=h800-published"])
+    with pytest.raises(InputError, match="workload: communication kernels hold 132 SMs of the H800 SXM5"):
+        load_scenario(scenario, ["costs=h800-published", "workload.communication_sms=132"])

@@ -38,6 +38,7 @@ CASES = [
         for more in ({}, {"group_size": 2}, {"ranks": [5, 0, 1]})
     ),
     Case(2, 2, {"kind": "flows", "path": "flows.csv"}),
+    Case(1, 2, {"kind": "kernels", "calls": [{"kind": "copy", "size_bytes": 8}] * 2}),
 ]
 
 

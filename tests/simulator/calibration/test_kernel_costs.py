@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from simulator.calibration import kernel_costs, training_trace
-from simulator.calibration.kernel_costs import fitted, main, stands_for, write_table
+from simulator.calibration.fitting import stands_for
+from simulator.calibration.kernel_costs import fitted, main
 from simulator.calibration.published_gemms import H800, fit, leave_one_out, published_shapes
+from simulator.calibration.table_file import write_table
 from simulator.calibration.training_trace import fit_slowdowns, misses, slowdown_name, trace_kernels
 from simulator.costs import load_cost_table
 from simulator.figures import Figure
