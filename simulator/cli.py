@@ -214,12 +214,18 @@ def calibrate(
     ] = False,
 ) -> None:
     """Measure a GPU by verified reference kernels, and write the cost table that they make."""
-    from simulator.calibration.calibrate import COMPARED_WITH, calibrate
+    from simulator.calibration.calibrate import COMMAND, COMPARED_WITH, CalibrationFailed, calibrate
 
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
-    found = calibrate(out, device=device, samples=samples, quick=quick, with_gemm=not without_gemm, say=say)
+    try:
+        found = calibrate(
+            out, device=device, samples=samples, quick=quick, with_gemm=not without_gemm, say=say
+        )
+    except CalibrationFailed as error:
+        say(f"{COMMAND}: {error}")
+        raise typer.Exit(1) from error
     typer.echo(f"Constants beside those of {COMPARED_WITH}:\n\n{found.compared}", nl=False)
     say(f"Wrote {out}")
     if found.wrong:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from simulator.figures import Duration, Efficiency, Figure, Latency, Slowdown
-from simulator.kernel_times import Device, KernelCosts, KernelTimes, named
+from simulator.kernel_times import Device, KernelCosts, KernelTimes, Shape, contradiction, named
 from simulator.pricing import Pricing
 from simulator.units import Spec
 from topologies.node import GpuSpec
-from workloads.kernel_calls import KERNEL_NAMES, STREAMING_NAMES
+from workloads.kernel_call import calls_of
+from workloads.kernel_calls import CALL_KINDS, KERNEL_NAMES, STREAMING_NAMES
 from workloads.tasks import CommunicationKernel, ComputeKernel
 
 MAX_TABLE_BYTES = 4 * 2**20
@@ -79,9 +81,11 @@ class CostTable(Spec):
                 msg = f"kernels.{name} lists shapes, so that the table needs the `device` where they were measured"
                 raise ValueError(msg)
             for shape in listed:
-                if name not in shape.call.cost_names:
+                if name != shape.call.cost_names[0]:
                     msg = f"kernels.{name} lists a shape of the kernel {shape.call.cost_names[0]!r}"
                     raise ValueError(msg)
+            if self.device is not None:
+                check_listed(name, listed, self.device)
             if costs.arithmetic is None and name not in STREAMING_NAMES:
                 msg = f"kernels.{name} computes, and needs the share of the arithmetic peak that it reaches"
                 raise ValueError(msg)
@@ -173,13 +177,41 @@ class CostTable(Spec):
 
     def _figures_of(self, kernel: ComputeKernel) -> dict[str, Figure]:
         """Return the figures that price a kernel, by name."""
-        names = kernel.call.cost_names
-        name = named(names, self.kernels, "costs of the kernel")
-        figures = {f"kernels.{name}.{part}": figure for part, figure in self.kernels[name].figures().items()}
-        if kernel.communication_sms:
-            name = named(names, self.beside_communication, "slowdown")
-            figures[f"beside_communication.{name}"] = self.beside_communication[name]
+        figures: dict[str, Figure] = {}
+        for names in dict.fromkeys(call.cost_names for call in calls_of(kernel.call)):
+            name = named(names, self.kernels, "costs of the kernel")
+            figures |= {
+                f"kernels.{name}.{part}": figure for part, figure in self.kernels[name].figures().items()
+            }
+            if kernel.communication_sms:
+                name = named(names, self.beside_communication, "slowdown")
+                figures[f"beside_communication.{name}"] = self.beside_communication[name]
         return figures
+
+
+def check_listed(name: str, shapes: Sequence[Shape], made_on: Device) -> None:
+    """Raise ValueError for listed shapes that cannot be: listed twice, beyond a peak, or against each other."""
+    known: set[object] = set()
+    for shape in shapes:
+        if shape.call in known:
+            msg = f"kernels.{name} lists {shape.call.label} twice"
+            raise ValueError(msg)
+        known.add(shape.call)
+        bytes_per_s = shape.call.moved_bytes / shape.seconds_on(made_on)
+        if bytes_per_s > made_on.memory_bandwidth * (1 + 1e-9):
+            msg = (
+                f"kernels.{name} lists {shape.call.label} with a share of {shape.share:g}, at which it would move "
+                f"{bytes_per_s:.3g} bytes/s, more than the {made_on.memory_bandwidth:.3g} of the {made_on.name}"
+            )
+            raise ValueError(msg)
+    wrong = contradiction(shapes, made_on)
+    if wrong is not None:
+        one, other = (f"{shape.call.label} ({shape.share:g})" for shape in wrong)
+        msg = (
+            f"kernels.{name} lists {one} and {other}, which cannot both be: a larger call takes no less time, and "
+            "one with a size f times larger at most f times as long"
+        )
+        raise ValueError(msg)
 
 
 def check_sms_left(kernels: ComputeKernels, gpu: GpuSpec) -> None:
@@ -227,6 +259,9 @@ def load_cost_table(name_or_path: str, folder: Path) -> CostTable:
         msg = f"unknown cost table {name_or_path!r}; known are {', '.join(catalogue())}, or the path of a .json file"
         raise ValueError(msg)
     try:
+        if path.exists() and not path.is_file():
+            msg = f"the cost table {name_or_path!r} is no regular file"
+            raise ValueError(msg)
         if path.stat().st_size > MAX_TABLE_BYTES:
             msg = f"the cost table {name_or_path!r} is larger than {MAX_TABLE_BYTES} bytes"
             raise ValueError(msg)
@@ -240,16 +275,48 @@ def load_cost_table(name_or_path: str, folder: Path) -> CostTable:
 def _parse(text: str, name: str) -> CostTable:
     """Return the table that a JSON text holds."""
     try:
+        json.loads(text, object_pairs_hook=_without_duplicates)
         table = CostTable.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        msg = f"the cost table {name!r} is broken{f' at {where}' if where else ''}: {first['msg']}"
+        msg = f"the cost table {name!r} is broken{_fault(error.errors(include_url=False)[0])}"
         raise ValueError(msg) from error
     except (json.JSONDecodeError, RecursionError) as error:
         msg = f"the cost table {name!r} is not JSON: {error}"
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = f"the cost table {name!r} is broken: {error}"
         raise ValueError(msg) from error
     if table.not_measured:
         msg = f"the cost table {name!r} is not measured yet: {table.not_measured}"
         raise ValueError(msg)
     return table
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object's members; ValueError, naming it, for a name that comes twice."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = f"{twice!r} comes twice in one object"
+        raise ValueError(msg)
+    return members
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """Return where a table is broken and what is wrong there, as people say it."""
+    parts = fault["loc"]
+    # behind `call` pydantic names the kind, which is no part of the path in the file
+    path = ".".join(str(part) for before, part in zip(("", *parts), parts, strict=False) if before != "call")
+    match fault["type"]:
+        case "missing":
+            wrong = "is missing"
+        case "extra_forbidden":
+            wrong = "is an unknown field"
+        case "union_tag_not_found":
+            wrong = f"has no kind; known are {', '.join(CALL_KINDS)}"
+        case "union_tag_invalid":
+            wrong = f"has an unknown kind; known are {', '.join(CALL_KINDS)}"
+        case _:
+            wrong = fault["msg"].removeprefix("Value error, ")
+    return f" at {path}: {wrong}" if path else f": {wrong}"

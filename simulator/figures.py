@@ -2,9 +2,12 @@
 
 from typing import Any, Final, Literal
 
+from pydantic import Field
+
 from simulator.units import Seconds, Spec
 
 How = Literal["measured", "published", "fitted", "assumed"]
+_LEAST_EFFICIENCY: Final = 1e-6
 HOWS: Final[tuple[How, ...]] = ("measured", "published", "fitted", "assumed")
 
 
@@ -16,7 +19,7 @@ class Figure(Spec):
     """
 
     how: How
-    source: str
+    source: str = Field(min_length=1)
     largest_residual: float | None = None
 
     def describe(self) -> str:
@@ -36,8 +39,8 @@ class Efficiency(Figure):
 
     def model_post_init(self, _context: Any) -> None:
         """Refuse values that no link can reach."""
-        if not 0 < self.value <= 1:
-            msg = f"an efficiency of {self.value} is not between 0 and 1"
+        if not _LEAST_EFFICIENCY <= self.value <= 1:
+            msg = f"an efficiency of {self.value} is not between {_LEAST_EFFICIENCY:g} and 1"
             raise ValueError(msg)
 
 

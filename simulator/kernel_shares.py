@@ -7,6 +7,7 @@ import pandas as pd
 
 from simulator.figures import HOWS
 from simulator.kernel_times import BASES, KernelCost
+from workloads.kernel_call import calls_of
 from workloads.tasks import ComputeKernel, TaskGraph, TaskTimes
 
 CostOf = Callable[[ComputeKernel], KernelCost]
@@ -38,8 +39,12 @@ def kernel_summary(graph: TaskGraph, times: TaskTimes, cost_of: CostOf) -> dict[
     rank_time_s = times.step_time_s * len({task.rank for task in graph.tasks})
     rows = []
     for kernel, seconds in priced:
-        cost, call = cost_of(kernel), kernel.call
-        rows.append((call.cost_names[0], cost.how, cost.basis, seconds, call.flops, call.moved_bytes))
+        parts = [(call, cost_of(kernel._replace(call=call))) for call in calls_of(kernel.call)]
+        stretch = seconds / sum(cost.seconds for _, cost in parts)  # more than 1 on a straggler
+        rows += [
+            (call.cost_names[0], cost.how, cost.basis, stretch * cost.seconds, call.flops, call.moved_bytes)
+            for call, cost in parts
+        ]
     table = pd.DataFrame(rows, columns=["kernel", "how", "basis", "seconds", "flops", "bytes"])
     return {
         "step_share_by_how": _shares(table, "how", HOWS, rank_time_s),

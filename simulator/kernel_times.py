@@ -6,9 +6,10 @@ of its bytes at the reached share of its memory's bandwidth, and p the entry's `
     b = launch + slowdown (c^p + m^p)^(1/p)
 
 Where communication kernels hold SMs, c grows by the share that they hold, and `slowdown` is the table's for the
-kernel beside communication; otherwise it is 1.
+kernel beside communication; otherwise it is 1. The table's slowdowns are taken for any number of SMs up to half.
 
-A listed shape s took r_s times its roofline on the device that the table was made on; here it takes t_s = r_s b(s).
+Listed shapes bind calls of their own variant alone: equal in all fields but sizes. A listed shape s took r_s times
+its roofline on the device that the table was made on; here it takes t_s = r_s b(s).
 Two things hold of any kernel: with every size smaller it takes no longer, and with one size f times larger it takes
 at most f times as long, since it could be called f times. So every listed shape bounds a call's time from both sides,
 
@@ -19,7 +20,8 @@ these bounds. It is exact at the listed shapes, never falls as a size grows, and
 the listed shapes in any size it is marked as extrapolated.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -27,13 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from simulator.figures import Duration, Efficiency, Figure, How, Slowdown
+from simulator.figures import HOWS, Duration, Efficiency, Figure, How, Slowdown
 from simulator.units import BytesPerSecond, FlopPerSecond, Spec
-from workloads.kernel_call import KernelCall
+from workloads.kernel_call import CallSequence, KernelCall
 from workloads.kernel_calls import AnyKernelCall
 
-Basis = Literal["tabulated", "interpolated", "extrapolated", "roofline"]
-BASES: Final[tuple[Basis, ...]] = ("tabulated", "interpolated", "extrapolated", "roofline")
+Basis = Literal["tabulated", "scaled", "interpolated", "extrapolated", "roofline"]
+BASES: Final[tuple[Basis, ...]] = ("tabulated", "scaled", "interpolated", "extrapolated", "roofline")
+LEAST_SHARE_LEFT: Final = 0.5  # of the SMs: beside more communication no slowdown was ever fitted
 FloatArray = NDArray[np.float64]
 
 
@@ -55,15 +58,20 @@ class Device(Spec):
         if communication_sms == 0:
             return 1.0
         sms = self.streaming_multiprocessors
-        if sms is None or communication_sms >= sms:
-            has = (
-                "nobody says how many it has"
-                if sms is None
-                else f"it has {sms}, so that none is left to compute"
+        if sms is None:
+            msg = (
+                f"communication kernels hold {communication_sms} SMs of the {self.name}, and nobody says how many it "
+                "has; write the node inline with its gpu's streaming_multiprocessors, or 0"
             )
-            msg = f"communication kernels hold {communication_sms} SMs of the {self.name}, and {has}"
             raise ValueError(msg)
-        return (sms - communication_sms) / sms
+        share = (sms - communication_sms) / sms
+        if share < LEAST_SHARE_LEFT:
+            msg = (
+                f"communication kernels hold {communication_sms} of the {sms} SMs of the {self.name}; what kernels "
+                f"lose beside them is known for at most half, {sms // 2}"
+            )
+            raise ValueError(msg)
+        return share
 
 
 class Shape(Spec):
@@ -87,12 +95,12 @@ class ShapeEffects(Figure):
 
     tile_rows: height of the lowest tile, to which rows are padded; ramp_depth: how much deeper a product would be in
     which its tiles' first and last steps cost nothing; blend: p, 1 where arithmetic and memory take turns, large
-    where the longer hides the shorter
+    where the longer hides the shorter, None where it hides it wholly
     """
 
     tile_rows: int = Field(ge=1, le=1024)
     ramp_depth: float = Field(ge=0, le=1e6)
-    blend: float = Field(ge=1, le=100)
+    blend: float | None = Field(ge=1, le=100)
 
 
 class Listed(Figure):
@@ -115,10 +123,13 @@ class KernelCosts(Spec):
     listed: Listed | None = None
 
     @model_validator(mode="after")
-    def _has_arithmetic(self) -> "KernelCosts":
+    def _is_whole(self) -> "KernelCosts":
         calls = () if self.listed is None else (shape.call for shape in self.listed.shapes)
         if self.arithmetic is None and any(call.arithmetic for call in calls):
             msg = "listed calls have FLOPs, so that the entry needs the share of the arithmetic peak that is reached"
+            raise ValueError(msg)
+        if self.arithmetic is not None and self.effects is None:
+            msg = "an entry with a share of the arithmetic peak needs `effects`: how shapes bear on it"
             raise ValueError(msg)
         return self
 
@@ -135,15 +146,25 @@ class KernelCosts(Spec):
 
 
 class Beside(NamedTuple):
-    """What a kernel runs beside: SMs that communication holds, what share is left, and how much longer it takes."""
+    """What a kernel runs beside: what share of the SMs communication leaves, and how much longer it takes."""
 
     share_left: float
     slowdown: float
 
 
+_ALONE: Final = Beside(1.0, 1.0)
+_ROUNDING: Final = 1e-5  # shares are written with six digits
+_ROOFLINE: Final[Basis] = "roofline"
+
+
 @dataclass(frozen=True, slots=True)
 class KernelCost:
-    """What a call costs: seconds; how the figure that rules it was obtained; and what it rests on."""
+    """What a call costs.
+
+    how: how the figures that rule it were obtained, the weakest of them; basis: `tabulated` where this very call was
+    measured on such a GPU, `scaled` where it was, but on another or alone; `interpolated` or `extrapolated` within or
+    beyond the listed shapes of its variant; `roofline` where there are none
+    """
 
     seconds: float
     how: How
@@ -163,45 +184,40 @@ def roofline(costs: KernelCosts, call: KernelCall, device: Device, beside: Besid
     """Return the roofline of a call on a device; see the module's text. The entry must suit the call."""
     effects = costs.effects
     tile_rows, ramp_depth, blend = (
-        (1, 0.0, 1.0) if effects is None else (effects.tile_rows, effects.ramp_depth, effects.blend)
+        (1, 0.0, None) if effects is None else (effects.tile_rows, effects.ramp_depth, effects.blend)
     )
     arithmetic_s = 0.0
     if call.arithmetic is not None and costs.arithmetic is not None:
         peak_flop_per_s = device.peak_flop_per_s(call) * beside.share_left * costs.arithmetic.value
         arithmetic_s = call.padded_flops(tile_rows, ramp_depth) / peak_flop_per_s
     memory_s = call.moved_bytes / (device.memory_bandwidth * costs.bandwidth.value)
-    longest_s = max(arithmetic_s, memory_s)
-    blended_s = longest_s * float((arithmetic_s / longest_s) ** blend + (memory_s / longest_s) ** blend) ** (
-        1 / blend
-    )
+    blended_s = max(arithmetic_s, memory_s)
+    if blend is not None:
+        ratio = min(arithmetic_s, memory_s) / blended_s
+        blended_s *= float(1.0 + ratio**blend) ** (1 / blend)
     return _Terms(
         costs.launch.value, arithmetic_s, memory_s, costs.launch.value + beside.slowdown * blended_s
     )
 
 
 class _Bounds:
-    """The listed shapes of an entry as arrays: what they took here, and what they allow a call to take."""
+    """The listed shapes of one variant as arrays: what they took here, and what they allow a call to take."""
 
-    def __init__(
-        self, costs: KernelCosts, listed: Listed, made_on: Device, here: Device, beside: Beside
-    ) -> None:
-        alone = Beside(1.0, 1.0)
-        self.sizes = np.array([shape.call.sizes for shape in listed.shapes], np.float64)
-        self.seconds = np.array(
-            [
-                shape.seconds_on(made_on)
-                / roofline(costs, shape.call, made_on, alone).total_s
-                * roofline(costs, shape.call, here, beside).total_s
-                for shape in listed.shapes
-            ]
+    def __init__(self, sizes: FloatArray, seconds: FloatArray) -> None:
+        self.sizes, self.seconds = sizes, seconds
+
+    def least_and_most(self, sizes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return [num_shapes] the least and the most seconds that each listed shape allows."""
+        ratio = sizes / self.sizes
+        return (
+            self.seconds * np.minimum(1.0, ratio).prod(axis=1),
+            self.seconds * np.maximum(1.0, ratio).prod(axis=1),
         )
 
     def hold(self, sizes: FloatArray, seconds: float) -> float:
-        """Return a time held within what the listed shapes allow."""
-        ratio = sizes / self.sizes
-        least = float((self.seconds * np.minimum(1.0, ratio).prod(axis=1)).max())
-        most = float((self.seconds * np.maximum(1.0, ratio).prod(axis=1)).min())
-        return min(max(seconds, least), most)
+        """Return a time held within what all listed shapes allow."""
+        least, most = self.least_and_most(sizes)
+        return min(max(seconds, float(least.max())), float(most.min()))
 
     def basis(self, sizes: FloatArray) -> Basis:
         """Return what a time with these sizes rests on."""
@@ -209,6 +225,22 @@ class _Bounds:
             return "tabulated"
         within = (self.sizes.min(axis=0) <= sizes) & (sizes <= self.sizes.max(axis=0))
         return "interpolated" if within.all() else "extrapolated"
+
+
+def contradiction(shapes: Sequence[Shape], made_on: Device) -> tuple[Shape, Shape] | None:
+    """Return two listed shapes of one variant that cannot both be: see the module's text; None if all can."""
+    by_variant: dict[Hashable, list[Shape]] = defaultdict(list)
+    for shape in shapes:
+        by_variant[shape.call.variant].append(shape)
+    for alike in by_variant.values():
+        sizes = np.array([shape.call.sizes for shape in alike], np.float64)
+        bounds = _Bounds(sizes, np.array([shape.seconds_on(made_on) for shape in alike]))
+        for shape, own, seconds in zip(alike, sizes, bounds.seconds, strict=True):
+            least, most = bounds.least_and_most(own)
+            wrong = np.flatnonzero((least > seconds * (1 + _ROUNDING)) | (most < seconds * (1 - _ROUNDING)))
+            if len(wrong):
+                return shape, alike[int(wrong[0])]
+    return None
 
 
 class KernelTimes:
@@ -227,41 +259,84 @@ class KernelTimes:
         """
         self._entries, self._slowdowns = entries, beside_communication
         self._made_on, self._here = made_on, here
-        self._bounds: dict[tuple[str, Beside], _Bounds] = {}
+        self._bounds: dict[tuple[str, Hashable, Beside], _Bounds | None] = {}
         self._known: dict[tuple[KernelCall, int], KernelCost] = {}
 
     def cost(self, call: KernelCall, communication_sms: int = 0) -> KernelCost:
-        """Return what a call costs while communication kernels hold that many SMs, 0 where none do.
+        """Return what a call, or a sequence, costs while communication kernels hold that many SMs, 0 for none.
 
         Raises LookupError, naming it, where the table lacks the kernel or its slowdown; ValueError where the GPU
-        does not have so many SMs.
+        has too few SMs for that.
         """
         key = (call, communication_sms)
         if key not in self._known:
-            self._known[key] = self._cost(call, communication_sms)
+            if isinstance(call, CallSequence):
+                self._known[key] = _sum_of([self.cost(part, communication_sms) for part in call.calls])
+            else:
+                self._known[key] = self._cost(call, communication_sms)
         return self._known[key]
 
     def _cost(self, call: KernelCall, communication_sms: int) -> KernelCost:
         name = named(call.cost_names, self._entries, "costs of the kernel")
-        costs = self._entries[name]
-        beside = self._beside(call, communication_sms)
+        costs, slowdown = self._entries[name], self._slowdown(call, communication_sms)
+        beside = Beside(self._here.share_left(communication_sms), 1.0 if slowdown is None else slowdown.value)
         terms = roofline(costs, call, self._here, beside)
-        figure = _ruling_figure(costs, terms)
-        if costs.listed is None or self._made_on is None:
-            return KernelCost(terms.total_s, figure.how, "roofline")
-        if (name, beside) not in self._bounds:
-            self._bounds[name, beside] = _Bounds(costs, costs.listed, self._made_on, self._here, beside)
-        bounds, sizes = self._bounds[name, beside], np.array(call.sizes, np.float64)
-        basis = bounds.basis(sizes)
-        how = costs.listed.how if basis == "tabulated" else figure.how
-        return KernelCost(bounds.hold(sizes, terms.total_s), how, basis)
+        seconds, basis, figure = terms.total_s, _ROOFLINE, _ruling_figure(costs, terms)
+        bounds = self._bounds_of(name, call, beside)
+        if bounds is not None and costs.listed is not None:
+            sizes = np.array(call.sizes, np.float64)
+            seconds, basis = bounds.hold(sizes, terms.total_s), bounds.basis(sizes)
+            if basis == "tabulated" or seconds != terms.total_s:
+                figure = costs.listed
+            if basis == "tabulated" and not self._is_as_measured(beside):
+                basis = "scaled"
+        hows = [figure.how] if slowdown is None else [figure.how, slowdown.how]
+        return KernelCost(seconds, max(hows, key=HOWS.index), basis)
 
-    def _beside(self, call: KernelCall, communication_sms: int) -> Beside:
-        """Return what a call runs beside."""
+    def _bounds_of(self, name: str, call: KernelCall, beside: Beside) -> _Bounds | None:
+        """Return the bounds that listed shapes of a call's variant set, None where there are none."""
+        key = (name, call.variant, beside)
+        if key not in self._bounds:
+            costs, made_on = self._entries[name], self._made_on
+            listed = () if costs.listed is None else costs.listed.shapes
+            alike = [shape for shape in listed if shape.call.variant == call.variant]
+            self._bounds[key] = None
+            if alike and made_on is not None:
+                seconds = [
+                    shape.seconds_on(made_on)
+                    / roofline(costs, shape.call, made_on, _ALONE).total_s
+                    * roofline(costs, shape.call, self._here, beside).total_s
+                    for shape in alike
+                ]
+                sizes = np.array([shape.call.sizes for shape in alike], np.float64)
+                self._bounds[key] = _Bounds(sizes, np.array(seconds))
+        return self._bounds[key]
+
+    def _is_as_measured(self, beside: Beside) -> bool:
+        """Return whether kernels run here as where the listed shapes were measured: such a device, alone."""
+        peaks = {
+            (device.peak_fp8, device.peak_bf16, device.memory_bandwidth)
+            for device in (self._made_on, self._here)
+            if device is not None
+        }
+        return beside == _ALONE and len(peaks) == 1
+
+    def _slowdown(self, call: KernelCall, communication_sms: int) -> Slowdown | None:
+        """Return what slows a call beside communication, None where no SMs are held."""
         if communication_sms == 0:
-            return Beside(1.0, 1.0)
-        name = named(call.cost_names, self._slowdowns, "slowdown beside communication of the kernel")
-        return Beside(self._here.share_left(communication_sms), self._slowdowns[name].value)
+            return None
+        return self._slowdowns[
+            named(call.cost_names, self._slowdowns, "slowdown beside communication of the kernel")
+        ]
+
+
+def _sum_of(costs: Sequence[KernelCost]) -> KernelCost:
+    """Return what calls cost together; how and basis are those with the most seconds."""
+    seconds: dict[tuple[How, Basis], float] = {}
+    for cost in costs:
+        seconds[cost.how, cost.basis] = seconds.get((cost.how, cost.basis), 0.0) + cost.seconds
+    how, basis = max(seconds, key=lambda key: seconds[key])
+    return KernelCost(sum(seconds.values()), how, basis)
 
 
 def named(cost_names: tuple[str, ...], table: Mapping[str, object], what: str) -> str:

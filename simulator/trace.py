@@ -8,6 +8,17 @@ from typing import Any
 
 import pandas as pd
 
+_SHOWN = (
+    "name",
+    "node",
+    "rank",
+    "stream",
+    "start_s",
+    "end_s",
+    "kernel",
+    "cost_how",
+    "cost_basis",
+)
 _STREAMS = ("compute", "communication")
 
 
@@ -22,7 +33,7 @@ def chrome_trace(tasks: pd.DataFrame) -> str:
         _name("thread_name", f"rank {rank} {stream}", pid=node, tid=_thread(rank, stream))
         for node, rank, stream in threads
     ]
-    columns = [tasks[column].tolist() for column in ("name", "node", "rank", "stream", "start_s", "end_s")]
+    columns = [tasks[column].tolist() for column in _SHOWN]
     events += [
         {
             "ph": "X",
@@ -31,8 +42,9 @@ def chrome_trace(tasks: pd.DataFrame) -> str:
             "tid": _thread(rank, stream),
             "ts": start_s * 1e6,
             "dur": (end_s - start_s) * 1e6,
+            **({"args": {"kernel": kernel, "cost_how": how, "cost_basis": basis}} if kernel else {}),
         }
-        for name, node, rank, stream, start_s, end_s in zip(*columns, strict=True)
+        for name, node, rank, stream, start_s, end_s, kernel, how, basis in zip(*columns, strict=True)
     ]
     return json.dumps({"displayTimeUnit": "ns", "traceEvents": events}, allow_nan=False)
 

@@ -38,6 +38,7 @@ AnyKernelCall: TypeAlias = Annotated[
 
 _CLASSES = get_args(get_args(AnyKernelCall)[0])
 
+CALL_KINDS: Final[tuple[str, ...]] = tuple(call.model_fields["kind"].default for call in _CLASSES)
 STREAMING_NAMES: Final[tuple[str, ...]] = (
     "streaming",
     *(call.model_fields["kind"].default for call in _CLASSES if issubclass(call, StreamingCall)),

@@ -5,7 +5,8 @@ A call knows its sizes and what follows from them alone. How long it takes on a 
 A multiply-add is 2 FLOPs; an operand crosses the memory bus once.
 """
 
-from typing import Final, Literal
+from collections.abc import Hashable
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +20,8 @@ MOST: Final = 2**40  # of any size, so that products stay finite
 
 class CallSpec(Spec):
     """A kernel call with its sizes: see `workloads.kernel_call.KernelCall`; `kind` names it."""
+
+    size_names: ClassVar[tuple[str, ...]]
 
     @property
     def cost_names(self) -> tuple[str, ...]:
@@ -42,8 +45,15 @@ class CallSpec(Spec):
 
     @property
     def sizes(self) -> tuple[float, ...]:
-        """Return the sizes by which tables list the call; time never falls as one of them grows."""
-        raise NotImplementedError
+        """Return the fields that `size_names` names; time never falls as one of them grows."""
+        return tuple(getattr(self, name) for name in self.size_names)
+
+    @property
+    def variant(self) -> Hashable:
+        """Return all other fields."""
+        return tuple(
+            getattr(self, name) for name in sorted(type(self).model_fields) if name not in self.size_names
+        )
 
     @property
     def label(self) -> str:
@@ -61,6 +71,8 @@ class Gemm(CallSpec):
     In FP8 A carries a scale per 1x128 values and B one per 128x128; partial sums are promoted to FP32. D is BF16, or
     FP32 to which the product is added if `accumulate`.
     """
+
+    size_names: ClassVar = ("groups", "rows", "columns", "depth")
 
     kind: Literal["gemm"] = Field(default="gemm", description="a matrix product, dense or grouped")
     rows: int = Field(ge=1, le=MOST, description="rows of A and D, those of all groups together (no default)")
@@ -98,11 +110,6 @@ class Gemm(CallSpec):
             operands = BF16_BYTES * (a + b)
         result = 2 * FP32_BYTES if self.accumulate else BF16_BYTES
         return operands + result * float(self.rows) * self.columns
-
-    @property
-    def sizes(self) -> tuple[float, ...]:
-        """Return (groups, rows, columns, depth)."""
-        return (self.groups, self.rows, self.columns, self.depth)
 
     def padded_flops(self, tile_rows: int, ramp_depth: float) -> float:
         """Return the FLOPs with each group at least `tile_rows` high and all `ramp_depth` deeper."""
@@ -150,6 +157,8 @@ class _AttentionCall(CallSpec):
 class LatentAttention(_AttentionCall):
     """MLA with the up-projections absorbed: all heads read one latent and one rotary key per cached token."""
 
+    size_names: ClassVar = ("requests", "query_tokens", "cached_tokens", "heads")
+
     kind: Literal["latent-attention"] = Field(
         default="latent-attention", description="multi-head latent attention, absorbed"
     )
@@ -164,7 +173,11 @@ class LatentAttention(_AttentionCall):
     @property
     def flops(self) -> float:
         """Return the FLOPs of scores (latent and rotary key) and of the weighted sum of latents."""
-        return 2.0 * self.pairs * self.heads * (2 * self.latent + self.rotary)
+        return self.pairs * self.heads * self._flops_per_pair
+
+    @property
+    def _flops_per_pair(self) -> float:
+        return 2.0 * (2 * self.latent + self.rotary)
 
     @property
     def moved_bytes(self) -> float:
@@ -173,19 +186,24 @@ class LatentAttention(_AttentionCall):
         queries = float(self.requests) * self.query_tokens * self.heads * (width + self.latent)
         return BF16_BYTES * (self.requests * self.cached_tokens * width + queries)
 
-    @property
-    def sizes(self) -> tuple[float, ...]:
-        """Return (requests, query tokens, cached tokens, heads)."""
-        return (self.requests, self.query_tokens, self.cached_tokens, self.heads)
-
     def padded_flops(self, tile_rows: int, ramp_depth: float) -> float:
         """Return the FLOPs with the query rows of a request, heads by tokens, at least `tile_rows` high."""
-        rows = self.heads * self.query_tokens
-        return self.flops * max(rows, tile_rows) / rows * (1.0 + ramp_depth / self.cached_tokens)
+        whole = self.requests * self.cached_tokens * tile_rows * self._flops_per_pair
+        return max(self.flops, whole) * (1.0 + ramp_depth / self.cached_tokens)
 
 
 class Attention(_AttentionCall):
     """Attention over keys and values with heads of their own: grouped queries, or MLA expanded (as many heads)."""
+
+    size_names: ClassVar = (
+        "requests",
+        "query_tokens",
+        "cached_tokens",
+        "heads",
+        "kv_heads",
+        "key_width",
+        "value_width",
+    )
 
     kind: Literal["attention"] = Field(
         default="attention", description="attention with expanded or grouped keys"
@@ -216,6 +234,12 @@ class Attention(_AttentionCall):
         return 2.0 * self.pairs * self.heads * widths
 
     @property
+    def _flops_per_pair(self) -> float:
+        if self.backward:
+            return 2.0 * (3 * self.key_width + 2 * self.value_width)
+        return 2.0 * (self.key_width + self.value_width)
+
+    @property
     def moved_bytes(self) -> float:
         """Return the bytes of queries, keys, values and result in BF16; backward: of these and their gradients."""
         width = self.key_width + self.value_width
@@ -223,20 +247,7 @@ class Attention(_AttentionCall):
         keys = self.requests * self.cached_tokens * self.kv_heads * width
         return BF16_BYTES * (queries + keys) * (2 if self.backward else 1)
 
-    @property
-    def sizes(self) -> tuple[float, ...]:
-        """Return (requests, query tokens, cached tokens, heads, key and value heads, key width, value width)."""
-        return (
-            self.requests,
-            self.query_tokens,
-            self.cached_tokens,
-            self.heads,
-            self.kv_heads,
-            self.key_width,
-            self.value_width,
-        )
-
     def padded_flops(self, tile_rows: int, ramp_depth: float) -> float:
         """Return the FLOPs with the query rows that share a key head at least `tile_rows` high."""
-        rows = self.query_tokens * self.heads // self.kv_heads
-        return self.flops * max(rows, tile_rows) / rows * (1.0 + ramp_depth / self.cached_tokens)
+        whole = self.requests * self.cached_tokens * self.kv_heads * tile_rows * self._flops_per_pair
+        return max(self.flops, whole) * (1.0 + ramp_depth / self.cached_tokens)

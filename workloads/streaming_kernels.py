@@ -4,9 +4,9 @@ Each reads every input once and writes every output once; what it computes meanw
 A cost table lists them under their own name or, all alike, as `streaming`.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workloads.formats import FP32_BYTES, FormatName, NumberFormat
 from workloads.kernels import BF16_BYTES, MOST, CallSpec
@@ -29,18 +29,11 @@ class StreamingCall(CallSpec):
         """Return the kernel's own name, then `streaming`."""
         return (self.kind, "streaming")
 
-    @property
-    def sizes(self) -> tuple[float, ...]:
-        """Return the whole-number sizes in the order of the fields."""
-        return tuple(
-            value
-            for name in type(self).model_fields
-            if isinstance(value := getattr(self, name), int) and not isinstance(value, bool)
-        )
-
 
 class Quantise(StreamingCall):
     """Give each tile of 128 values its scale and write it in another format."""
+
+    size_names: ClassVar = ("rows", "width")
 
     kind: Literal["quantise"] = Field(
         default="quantise", description="conversion to a format with scales per tile"
@@ -61,6 +54,8 @@ class Quantise(StreamingCall):
 class Norm(StreamingCall):
     """RMS normalisation of rows, the residual added before."""
 
+    size_names: ClassVar = ("rows", "width")
+
     kind: Literal["norm"] = Field(default="norm", description="RMS normalisation with a residual")
     rows: int = Field(ge=1, le=MOST, description="rows, tokens mostly (no default)")
     width: int = Field(ge=1, le=MOST, description="values of a row (no default)")
@@ -73,6 +68,8 @@ class Norm(StreamingCall):
 
 class Pack(StreamingCall):
     """Write tokens in the order of their experts, as dispatch sends or experts take them."""
+
+    size_names: ClassVar = ("tokens", "rows", "width")
 
     kind: Literal["pack"] = Field(default="pack", description="tokens put in the order of their experts")
     tokens: int = Field(ge=1, le=MOST, description="tokens that are read (no default)")
@@ -91,6 +88,8 @@ class Pack(StreamingCall):
 class Reduce(StreamingCall):
     """Add up the copies of each token, weighted, as combine does."""
 
+    size_names: ClassVar = ("tokens", "rows", "width")
+
     kind: Literal["reduce"] = Field(default="reduce", description="weighted sums of tokens' copies")
     tokens: int = Field(ge=1, le=MOST, description="tokens that are written (no default)")
     rows: int = Field(ge=1, le=MOST, description="copies of tokens that are read (no default)")
@@ -106,10 +105,19 @@ class Reduce(StreamingCall):
 class Gate(StreamingCall):
     """Choose each token's experts from its scores; the scores are a GEMM of their own."""
 
+    size_names: ClassVar = ("tokens", "experts", "chosen")
+
     kind: Literal["gate"] = Field(default="gate", description="choice of each token's experts")
     tokens: int = Field(ge=1, le=MOST, description="tokens (no default)")
     experts: int = Field(ge=1, le=MOST, description="experts with a score each (no default)")
     chosen: int = Field(ge=1, le=MOST, description="experts that a token goes to (no default)")
+
+    @model_validator(mode="after")
+    def _are_there(self) -> "Gate":
+        if self.chosen > self.experts:
+            msg = f"chosen {self.chosen} must be at most experts {self.experts}"
+            raise ValueError(msg)
+        return self
 
     @property
     def moved_bytes(self) -> float:
@@ -119,6 +127,8 @@ class Gate(StreamingCall):
 
 class Embedding(StreamingCall):
     """Look up the vector of each token."""
+
+    size_names: ClassVar = ("tokens", "width")
 
     kind: Literal["embedding"] = Field(default="embedding", description="look-up of tokens' vectors")
     tokens: int = Field(ge=1, le=MOST, description="tokens (no default)")
@@ -133,6 +143,8 @@ class Embedding(StreamingCall):
 class Rotary(StreamingCall):
     """Turn queries or keys by their position."""
 
+    size_names: ClassVar = ("rows", "width")
+
     kind: Literal["rotary"] = Field(default="rotary", description="rotary position embedding")
     rows: int = Field(ge=1, le=MOST, description="rows: tokens times heads (no default)")
     width: int = Field(ge=1, le=MOST, description="values of a row that are read and written (no default)")
@@ -145,6 +157,8 @@ class Rotary(StreamingCall):
 
 class Activation(StreamingCall):
     """SwiGLU between an expert's first and second GEMM, its result written in the second one's format."""
+
+    size_names: ClassVar = ("rows", "width")
 
     kind: Literal["activation"] = Field(default="activation", description="SwiGLU between two GEMMs")
     rows: int = Field(ge=1, le=MOST, description="rows (no default)")
@@ -166,6 +180,8 @@ class Activation(StreamingCall):
 class Copy(StreamingCall):
     """Read bytes and write them elsewhere."""
 
+    size_names: ClassVar = ("size_bytes",)
+
     kind: Literal["copy"] = Field(default="copy", description="bytes read and written elsewhere")
     size_bytes: int = Field(ge=1, le=MOST, description="bytes that are copied (no default)")
 
@@ -177,6 +193,8 @@ class Copy(StreamingCall):
 
 class Optimizer(StreamingCall):
     """AdamW over the parameters that this GPU keeps the state of (DeepSeek-V3 technical report, section 3.3.3)."""
+
+    size_names: ClassVar = ("parameters",)
 
     kind: Literal["optimizer"] = Field(default="optimizer", description="the optimizer's step")
     parameters: int = Field(ge=1, le=MOST, description="parameters whose state is on this GPU (no default)")

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from simulator.calibration import published_gemms as gemms
+from simulator.calibration import training_stages as trained
 from simulator.calibration import training_trace as trace
 from simulator.calibration.fitting import rounded, stands_for
 from simulator.calibration.table_file import write_table
@@ -73,13 +74,14 @@ def fitted(table: CostTable) -> CostTable:
     entries = {"gemm-fp8": entry.model_copy(update={"listed": listed}), **like}
     entries |= {name: costs for name, costs in table.kernels.items() if name not in entries}
     table = table.model_copy(update={"kernels": entries})
-    values = {name: round(value, _DIGITS) for name, value in trace.fit_slowdowns(table, kernels).items()}
-    times = trace.with_slowdowns(table, values)
+    fits = trace.fit_slowdowns(table, kernels) | trained.fit_classes(table)
+    values = {name: round(value, _DIGITS) for name, value in fits.items()}
     slowdowns = dict(table.beside_communication)
     for name, value in values.items():
         of_kind = [kernel for kernel in kernels if trace.slowdown_name(kernel.call) == name]
-        worst = float(np.abs(trace.misses(times, of_kind)).max())
-        slowdowns[name] = trace.fitted_slowdown(value, round(worst, _DIGITS))
+        times = trace.with_slowdowns(table, {name: value})
+        worst = round(float(np.abs(trace.misses(times, of_kind)).max()), _DIGITS) if of_kind else None
+        slowdowns[name] = trace.fitted_slowdown(value, worst)
     return table.model_copy(update={"beside_communication": slowdowns})
 
 
@@ -88,6 +90,27 @@ _LIKE_FP8: Final = ("weight-gradient-fp8", "gemm-bf16")
 
 def _with_few_digits(shape: Shape) -> Shape:
     return shape.model_copy(update={"share": float(f"{shape.share:.6g}")})
+
+
+def stage_table() -> str:
+    """Return the trace's stages, and by how much a layer's list of kernels misses each, as Markdown."""
+    table = load_cost_table(TABLE, Path())
+    times = KernelTimes(table.kernels, table.beside_communication, table.device, gemms.H800)
+    head = ("layer", "stage", "kernels", "published", "table", "missed by")
+    rows = []
+    for stage in trained.stages():
+        seconds = sum(times.cost(call, trace.COMMUNICATION_SMS).seconds for call in stage.calls)
+        rows.append(
+            (
+                stage.layer,
+                stage.name,
+                str(len(stage.calls)),
+                f"{stage.busy_s * 1e6:.0f} us",
+                f"{seconds * 1e6:.0f} us",
+                f"{seconds / stage.busy_s - 1:+.1%}",
+            )
+        )
+    return markdown_table(head, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables: dict[str, Callable[[], str]] = {
         "gemms": lambda: gemm_table(gemms.published_shapes()),
         "trace": lambda: trace_table(trace.trace_kernels()),
+        "stages": stage_table,
     }
     if options.write:
         options.write.write_text(refreshed(options.write.read_text("utf-8"), tables), "utf-8")

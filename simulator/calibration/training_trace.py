@@ -5,8 +5,9 @@ H800: expert parallel 64, 4,096 tokens a GPU, communication kernels on 20 of 132
 for each kind of kernel and nothing else; what a kernel takes alone comes from the cost table.
 
 Which call a kernel of the trace is follows from its place in the layer, its grid and the model's dimensions. Kernels
-of which that is not sure (casts and transposes fused in several ways, copies, rotary embeddings) are left out, and so
-are weight gradients of experts, which share the SMs with one another on two streams.
+of which that is not sure (casts and transposes fused in several ways, copies, rotary embeddings, SwiGLU's gradient,
+which may write the activation anew) are left out, and so are weight gradients of experts, which share the SMs with
+one another on two streams.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ FloatArray = NDArray[np.float64]
 SOURCE: Final = "deepseek-ai/profile-data, train.json: H800, 20 of 132 SMs held by communication"
 COMMUNICATION_SMS: Final = 20
 TOKENS: Final = 4096
-_EXPERTS: Final = 4  # on each GPU: 256 over 64
+EXPERTS: Final = 4  # on each GPU: 256 over 64
 
 
 class _Received(NamedTuple):
@@ -43,7 +44,7 @@ class _Received(NamedTuple):
     tokens_backward: int
 
 
-_RECEIVED: Final = {"0": _Received(31104, 28984, 34688, 32120), "1": _Received(30976, 28856, 32512, 30048)}
+RECEIVED: Final = {"0": _Received(31104, 28984, 34688, 32120), "1": _Received(30976, 28856, 32512, 30048)}
 
 
 class TraceKernel(NamedTuple):
@@ -61,7 +62,7 @@ def _dense(columns: int, depth: int) -> KernelCall:
 
 
 def _grouped(rows: int, columns: int, depth: int) -> KernelCall:
-    return Gemm(rows=rows, columns=columns, depth=depth, groups=_EXPERTS, format="fp8")
+    return Gemm(rows=rows, columns=columns, depth=depth, groups=EXPERTS, format="fp8")
 
 
 def _weight_gradient(columns: int, depth: int) -> KernelCall:
@@ -108,7 +109,6 @@ _CALLS: Final[Mapping[tuple[str, str, int], Callable[[_Received], KernelCall]]] 
         tokens=got.tokens_backward, rows=got.rows_backward, width=7168, from_format="fp8"
     ),
     ("mlp(B)", "gemm_fp8_grouped", 0): lambda got: _grouped(got.rows_backward, 2048, 7168),
-    ("mlp(B)", "swiglu", 2): lambda got: Activation(rows=got.rows_backward, width=2048, backward=True),
     ("mlp(B)", "gemm_fp8_grouped", 1): lambda got: _grouped(got.rows_backward, 7168, 4096),
     ("mlp(B)", "moe_permute", 1): lambda got: Reduce(
         tokens=got.tokens_backward, rows=got.rows_backward, width=7168
@@ -139,7 +139,7 @@ def trace_kernels() -> tuple[TraceKernel, ...]:
     for row in published("h800_train_main_kernels.csv"):
         key = (row["stage"], row["kernel_class"], int(row["ordinal_in_class"]))
         if key in _CALLS:
-            call = _CALLS[key](_RECEIVED[row["layer"]])
+            call = _CALLS[key](RECEIVED[row["layer"]])
             name = f"{row['kernel_class']} {row['ordinal_in_class']}"
             found.append(TraceKernel(row["layer"], row["stage"], name, call, float(row["dur_us"]) * 1e-6))
     return tuple(found)

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -79,11 +80,11 @@ def test_a_table_of_ones_own_is_read_from_beside_the_scenario(tmp_path):
     [
         (
             {"link_efficiency": {"nvlink": {"value": 1.2, "how": "assumed", "source": "x"}}},
-            "not between 0 and 1",
+            "not between 1e-06 and 1",
         ),
         (
             {"link_efficiency": {"nvlink": {"value": 0.0, "how": "assumed", "source": "x"}}},
-            "not between 0 and 1",
+            "not between 1e-06 and 1",
         ),
         (
             {"link_efficiency": {"nvlink": {"value": 0.5, "how": "guessed", "source": "x"}}},
@@ -116,7 +117,7 @@ def test_unreadable_tables_are_named(tmp_path):
     (tmp_path / "latin.json").write_bytes(b"\xff\xfe")
     for name, reason in (
         ("missing.json", "No such file"),
-        ("folder.json", "Is a directory"),
+        ("folder.json", "is no regular file"),
         ("latin.json", "not UTF-8"),
         ("h800", "unknown cost table 'h800'; known are h800-published, ideal"),
     ):
@@ -192,6 +193,17 @@ SLOWER = {"value": 1.0, "how": "assumed", "source": "a test"}
 LISTED = {"how": "measured", "source": "a test", "shapes": [SHAPE]}
 
 
+# Two rows in less time than one, 144 bytes at twice the rate of 80; and 64 rows at the arithmetic peak, with weights
+# that no memory could bring in that time.
+FASTER = {"call": {"kind": "norm", "rows": 2, "width": 8}, "share": 1.0}
+FAST = {"call": {"kind": "gemm", "rows": 64, "columns": 2112, "depth": 7168, "format": "fp8"}, "share": 1.0}
+
+
+def gemms(shape: dict[str, object]) -> dict[str, object]:
+    entry = TABLE["kernels"]["gemm-fp8"]
+    return kernels(**{"gemm-fp8": entry | {"listed": LISTED | {"shapes": [shape]}}})
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -199,11 +211,17 @@ LISTED = {"how": "measured", "source": "a test", "shapes": [SHAPE]}
         ({"beside_communication": {"sort": SLOWER}}, "unknown kernel 'sort'"),
         (kernels(attention=ENTRY), "kernels.attention computes, and needs the share of the arithmetic peak"),
         (kernels(copy=ENTRY | {"listed": LISTED}), "kernels.copy lists a shape of the kernel 'norm'"),
+        (kernels(streaming=ENTRY | {"listed": LISTED}), "kernels.streaming lists a shape of the kernel 'norm'"),
+        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE, SHAPE]}}), "kernels.norm lists norm 1x8 twice"),
+        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE, FASTER]}}), "which cannot both be"),
+        (gemms(FAST), "more than the 3.35e\\+12 of the H800 SXM5"),
+        (kernels(attention=ENTRY | {"arithmetic": SLOWER}), "needs `effects`"),
+        (kernels(norm=ENTRY | {"launch": SLOWER | {"value": "0 s", "source": ""}}), "kernels.norm.launch.source"),
         (kernels(norm=ENTRY | {"listed": LISTED}) | {"device": None}, "needs the `device` where they were measured"),
         (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": []}}), "kernels.norm.listed.shapes"),
         (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 1.5}]}}), "less than or equal to 1"),
         (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 0.0}]}}), "greater than 0"),
-        (kernels(norm=ENTRY | {"bandwidth": SLOWER | {"value": 0.0}}), "0.0 is not between 0"),
+        (kernels(norm=ENTRY | {"bandwidth": SLOWER | {"value": 0.0}}), "0.0 is not between 1e-06"),
         (kernels(norm=ENTRY | {"launch": SLOWER | {"value": 3}}), "3 has no unit"),
         ({"beside_communication": {"norm": SLOWER | {"value": 0.9}}}, "slowdown of 0.9"),
     ],
@@ -243,5 +261,19 @@ def test_kernels_that_a_table_lacks_are_named_when_the_scenario_is_loaded(tmp_pa
         InputError, match="is for hopper GPUs, the cluster's are blackwell; `roofline` and `ideal`"
     ):
         load_scenario(scenario, ["cluster.node=gb200-nvl72", "costs=h800-published"])
-    with pytest.raises(InputError, match="workload: communication kernels hold 132 SMs of the H800 SXM5"):
+    with pytest.raises(
+        InputError, match="workload: communication kernels hold 132 of the 132 SMs of the H800 SXM5"
+    ):
         load_scenario(scenario, ["costs=h800-published", "workload.communication_sms=132"])
+
+
+def test_what_a_table_says_twice_is_named(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps(TABLE).replace('"name":', '"name": "x", "name":', 1))
+    with pytest.raises(ValueError, match="'name' comes twice"):
+        load_cost_table("mine.json", tmp_path)
+
+
+def test_a_table_that_never_ends_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match=r"'pipe\.json' is no regular file"):
+        load_cost_table("pipe.json", tmp_path)

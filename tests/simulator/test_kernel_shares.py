@@ -66,9 +66,9 @@ def test_the_sources_of_kernels_that_ran_are_told_and_no_others(tmp_path):
     assert told == {
         "kernels.streaming.launch",
         "kernels.streaming.bandwidth",
-        "beside_communication.streaming",
+        "beside_communication.norm",
     }
-    assert sources["beside_communication.streaming"].startswith("fitted: deepseek-ai/profile-data")
+    assert sources["beside_communication.norm"].startswith("fitted: deepseek-ai/profile-data")
 
 
 def test_a_straggler_computes_slower(tmp_path):

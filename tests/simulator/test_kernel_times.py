@@ -9,6 +9,7 @@ from simulator.costs import catalogue, device_of, load_cost_table
 from simulator.figures import Duration, Efficiency, Slowdown
 from simulator.kernel_times import KernelCosts, KernelTimes, Listed, Shape, ShapeEffects
 from topologies import NODES
+from workloads.kernel_call import CallSequence
 from workloads.kernel_calls import AnyKernelCall
 from workloads.kernels import Attention, Gemm, LatentAttention
 from workloads.streaming_kernels import Copy, Norm, Pack, Quantise
@@ -106,7 +107,7 @@ def test_what_a_table_lacks_is_named():
         times.cost(Attention(requests=1, cached_tokens=8.0, heads=1, kv_heads=1, key_width=8, value_width=8))
     with pytest.raises(LookupError, match="no slowdown beside communication of the kernel 'norm'"):
         times.cost(Norm(rows=1, width=8), 20)
-    with pytest.raises(ValueError, match="132 SMs of the H800 SXM5, and it has 132"):
+    with pytest.raises(ValueError, match=r"132 of the 132 SMs of the H800 SXM5; .* at most half, 66"):
         KernelTimes(
             {"streaming": entry()}, {"streaming": Slowdown(value=1.0, **TOLD)}, None, device_of(H800)
         ).cost(Norm(rows=1, width=8), 132)
@@ -215,3 +216,91 @@ def test_no_cost_beats_the_peaks(name: str, call):
     if call.arithmetic is not None:
         least_s = max(least_s, call.flops / peak[call.arithmetic])
     assert times.cost(call).seconds >= least_s * (1 - 1e-9)
+
+
+# Listed shapes bind their own variant alone
+
+
+def listing(costs: KernelCosts, *shapes: Shape) -> KernelCosts:
+    return costs.model_copy(update={"listed": Listed(how="measured", source="a test", shapes=shapes)})
+
+
+LATENT = LatentAttention(requests=8, cached_tokens=4096.0, heads=16)
+FORWARD = Attention(
+    requests=1, query_tokens=64, cached_tokens=64.0, heads=4, kv_heads=4, key_width=8, value_width=8
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "other"),
+    [
+        (LATENT, LATENT.model_copy(update={"latent": 5120})),
+        (FORWARD, FORWARD.model_copy(update={"backward": True})),
+        (FORWARD, FORWARD.model_copy(update={"causal": False})),
+        (Pack(tokens=64, rows=512, width=7168), Pack(tokens=64, rows=512, width=7168, to_format="bf16")),
+        (CALL, CALL.model_copy(update={"accumulate": True})),
+        (Quantise(rows=64, width=7168), Quantise(rows=64, width=7168, from_format="fp8")),
+    ],
+    ids=lambda call: call.kind,
+)
+def test_a_listed_shape_binds_no_other_variant(call, other):
+    computes = call.arithmetic is not None
+    costs = entry(arithmetic=0.5 if computes else None)
+    name = call.cost_names[0]
+    shape = Shape(call=call, share=0.001)
+    plain = KernelTimes({name: costs}, {}, None, device_of(H800))
+    listed = KernelTimes({name: listing(costs, shape)}, {}, device_of(H800), device_of(H800))
+    assert listed.cost(call).seconds == pytest.approx(shape.seconds_on(device_of(H800)))
+    assert listed.cost(call).basis == "tabulated"
+    assert listed.cost(other) == plain.cost(other)
+    assert listed.cost(other).basis == "roofline"
+
+
+def test_a_listed_shape_on_another_device_or_beside_communication_is_scaled():
+    shape = LISTED.shapes[0]
+    here = TABLE.kernel_times(H800)
+    there = TABLE.kernel_times(NODES["h200"].gpu)
+    assert (here.cost(shape.call).how, here.cost(shape.call).basis) == ("published", "tabulated")
+    # the published share of an H200's own peak: more memory bandwidth, and so more of it where that binds
+    assert (there.cost(shape.call).how, there.cost(shape.call).basis) == ("published", "scaled")
+    assert there.cost(shape.call).seconds < here.cost(shape.call).seconds
+    # the slowdown beside communication is fitted, and the weakest figure counts
+    assert (here.cost(shape.call, 20).how, here.cost(shape.call, 20).basis) == ("fitted", "scaled")
+
+
+def test_a_call_that_a_listed_shape_holds_rests_on_it():
+    near = Gemm(rows=1200, columns=2000, depth=3000, format="bf16")
+    costs = entry(launch="0 s", bandwidth=1.0, blend=100.0)
+    held = KernelTimes(
+        {"gemm-bf16": listing(costs, Shape(call=CALL, share=0.25))}, {}, device_of(H800), device_of(H800)
+    )
+    assert held.cost(near).how == "measured"
+    free = Gemm(rows=4000, columns=2000, depth=3000, format="bf16")
+    assert held.cost(free).how == "assumed"
+
+
+def test_where_the_longer_hides_the_shorter_it_alone_counts():
+    costs = entry(launch="0 s").model_copy(
+        update={"effects": ShapeEffects(tile_rows=1, ramp_depth=0.0, blend=None, **TOLD)}
+    )
+    assert alone(costs).cost(CALL).seconds == pytest.approx(12e9 / 494.7e12, rel=1e-15)
+
+
+def test_more_queries_never_cost_less_below_a_tile():
+    # Sixteen causal queries have fewer pairs each than one, but fill the same tile.
+    costs = entry(arithmetic=0.3, bandwidth=1.0, blend=30.0)
+    costs = costs.model_copy(
+        update={"effects": ShapeEffects(tile_rows=64, ramp_depth=0.0, blend=30.0, **TOLD)}
+    )
+    times = KernelTimes({"latent-attention": costs}, {}, None, device_of(H800))
+    calls = [LatentAttention(requests=500, cached_tokens=64.0, query_tokens=q, heads=1) for q in range(1, 65)]
+    seconds = [times.cost(call).seconds for call in calls]
+    assert seconds == sorted(seconds)
+
+
+def test_a_sequence_costs_its_parts():
+    parts = (CALL, Copy(size_bytes=10**6), CALL)
+    times = alone(entry())
+    cost = times.cost(CallSequence("both", parts))
+    assert cost.seconds == pytest.approx(sum(times.cost(part).seconds for part in parts))
+    assert cost.how == "assumed"

@@ -148,7 +148,11 @@ def tasks(parts):
         times,
         layout,
         Waits(np.array([-1, -1, 0, 1]), np.array([-1, -1, 5, 7]), []),
-        {"kernel": ["gemm-fp8", "", "", ""]},
+        {
+            "kernel": ["gemm-fp8", "", "", ""],
+            "cost_how": ["fitted", "", "", ""],
+            "cost_basis": ["roofline", "", "", ""],
+        },
     )
 
 
@@ -178,6 +182,11 @@ def test_the_trace_keeps_the_format(tasks):
         ("a", 0, 0.0, 1e6),
         ("b", 1, 1e6, 2e6),
         ("b", 0, 1e6, 1e6),
+    ]
+    assert [event.get("args") for event in complete] == [
+        {"kernel": "gemm-fp8", "cost_how": "fitted", "cost_basis": "roofline"},
+        None,
+        None,
     ]
     for event in complete:
         assert {(event["pid"], None), (event["pid"], event["tid"])} <= named

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from simulator.calibration.gpu.library import CudaError
+from simulator.calibration.gpu.library import CudaError, Library
 from simulator.calibration.gpu.truth_formats import from_bf16_bits, to_bf16_bits
 
 
@@ -90,3 +90,19 @@ def do_nothing_right(kernel, shape, arrays):
 
 def refuse(kernel, shape, arrays):
     raise CudaError("rp_anything: an illegal memory access was encountered (CUDA error 700)")
+
+
+class MortalLibrary(Library):
+    """A library whose device, once a kernel failed while it ran, refuses every call with that kernel's error."""
+
+    dead = False
+
+    def call(self, name, *arguments):
+        if self.dead:
+            raise CudaError(f"{name}: an illegal memory access was encountered (CUDA error 700)")
+        super().call(name, *arguments)
+
+
+def fail_the_device(kernel, shape, arrays):
+    """Fail as a kernel does while it runs: what waits for it next is told."""
+    next(iter(arrays.values()))._library.dead = True

@@ -58,8 +58,11 @@ def test_absorbed_attention_reads_the_cache_once_for_all_heads():
 def test_absorbed_heads_share_a_tile():
     few = LatentAttention(requests=3, cached_tokens=100, heads=16)
     assert few.padded_flops(64, 0.0) == 4 * few.flops
+    # 4 x 16 rows fill a tile, whose last rows see all 100 tokens: what is hidden from the first costs all the same
     drafted = LatentAttention(requests=3, cached_tokens=100, query_tokens=4, heads=16)
-    assert drafted.padded_flops(64, 0.0) == drafted.flops
+    assert drafted.padded_flops(64, 0.0) == 3 * 100 * 64 * 2 * 1088
+    many = LatentAttention(requests=3, cached_tokens=100, query_tokens=8, heads=16)
+    assert many.padded_flops(64, 0.0) == many.flops
 
 
 @pytest.mark.parametrize("kind", ["attention", "latent-attention"])
@@ -151,6 +154,7 @@ def test_streaming_kernels_move_each_byte_once(call, moved_bytes: int):
             },
             "kv_heads 4 must divide heads 6",
         ),
+        ({"kind": "gate", "tokens": 1, "experts": 8, "chosen": 9}, "chosen 9 must be at most experts 8"),
         ({"kind": "softmax"}, "does not match any of the expected tags"),
         ({"kind": "norm", "rows": 1.5, "width": 2}, "valid integer"),
     ],

@@ -6,6 +6,7 @@ is not compiled again, and an edit of a source, another compiler or another opti
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,14 @@ _LIBRARY_OPTIONS: Final = ("-shared", "-Xcompiler", "-fPIC", "--threads", "0")
 _USUAL_PLACE: Final = Path("/usr/local/cuda/bin/nvcc")
 _DIGEST_CHARACTERS: Final = 16
 
+# The first nvcc that takes C++20, with GCC 10 or newer (CUDA 12.0's release notes); Hopper came with 11.8 already.
+LEAST_NVCC: Final = (12, 0)
+_LEAST: Final = ".".join(map(str, LEAST_NVCC))
+_RELEASE: Final = re.compile(r"release (\d+)\.(\d+)")
+# nvcc calls both of the host's compilers, unless one of these settings of its own names another.
+_HOST_COMPILERS: Final = ("gcc", "g++")
+_HOST_COMPILER_SETTINGS: Final = ("NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
+
 
 class MissingTool(RuntimeError):  # noqa: N818
     """Something that measuring needs is not on this machine: what, and how to get it."""
@@ -36,7 +45,24 @@ class BuildFailed(RuntimeError):  # noqa: N818
 
 
 def find_nvcc() -> Path:
-    """Return the CUDA compiler: that of the environment variable NVCC, else of PATH, else of /usr/local/cuda."""
+    """Return the CUDA compiler: that of the environment variable NVCC, else of PATH, else of /usr/local/cuda.
+
+    Raises MissingTool where there is none, or none that is new enough.
+    """
+    nvcc = _path_of_nvcc()
+    released = _RELEASE.search(_version(nvcc))
+    if released is None:
+        raise MissingTool(f"nvcc is missing: {nvcc} --version names no release; name nvcc in NVCC")
+    version = (int(released[1]), int(released[2]))
+    if version < LEAST_NVCC:
+        raise MissingTool(
+            f"nvcc is missing: {nvcc} is of CUDA {released[1]}.{released[2]}, and the kernels need {_LEAST} or "
+            "newer; install a newer CUDA toolkit, or name its nvcc in NVCC"
+        )
+    return nvcc
+
+
+def _path_of_nvcc() -> Path:
     named = os.environ.get("NVCC")
     if named:
         found = shutil.which(named)
@@ -49,7 +75,7 @@ def find_nvcc() -> Path:
     if found is None:
         raise MissingTool(
             "nvcc is missing: it is neither on PATH nor at "
-            f"{_USUAL_PLACE}; install the CUDA toolkit (12.4 or newer) or name its nvcc in NVCC"
+            f"{_USUAL_PLACE}; install the CUDA toolkit ({_LEAST} or newer) or name its nvcc in NVCC"
         )
     return Path(found)
 
@@ -77,7 +103,7 @@ def compiled(name: str, sources: Sequence[Path], folder: Path, options: Sequence
         # Whoever looks sees a whole library or none.
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             unfinished = Path(scratch) / library.name
-            _run([str(nvcc), *arguments, "-o", str(unfinished)])
+            _compile([str(nvcc), *arguments, "-o", str(unfinished)])
             unfinished.replace(library)
     return library
 
@@ -94,6 +120,20 @@ def _digest(sources: Iterable[Path], arguments: Iterable[str], version: str) -> 
         digest.update(f"\0{path.name}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _compile(command: Sequence[str]) -> None:
+    """Run nvcc; where it fails for want of a host compiler, raise MissingTool."""
+    try:
+        _run(command)
+    except BuildFailed as error:
+        missing = [name for name in _HOST_COMPILERS if shutil.which(name) is None]
+        if missing and not any(os.environ.get(setting) for setting in _HOST_COMPILER_SETTINGS):
+            raise MissingTool(
+                f"{missing[0]} is missing: nvcc compiles by it and finds none on PATH; install GCC, or name a host "
+                "compiler in NVCC_CCBIN"
+            ) from error
+        raise
 
 
 def _run(command: Sequence[str]) -> str:

@@ -118,3 +118,12 @@ VERIFICATION_CASES: Final[Cases] = {
     "grouped-gemm-fp8": _shapes("groups m n k", ((3, 5, 144, 208),)),
     "grouped-gemm-fp8-block": _shapes("groups m n k", ((3, 12, 320, 640),)),
 }
+
+# The names of a kernel's sizes; verification may set how a cache is split, too.
+SIZES: Final[Mapping[str, tuple[str, ...]]] = {
+    name: tuple(shapes[0]) for name, shapes in timing_cases().items()
+}
+SIZES_OF_VERIFICATION: Final[Mapping[str, tuple[str, ...]]] = {
+    **SIZES,
+    "mla-decode": (*SIZES["mla-decode"], "splits"),
+}

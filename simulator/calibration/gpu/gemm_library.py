@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from simulator.calibration.gpu.library import CudaError, DeviceArray
+from simulator.calibration.gpu.library import CudaError, DeviceArray, give_back
 
 # gemm.cu's number for cuBLASLt's "not supported".
 NO_KERNEL: Final = 100000 + 15
@@ -51,7 +51,7 @@ class GemmPlan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._library.call("rp_gemm_destroy", self._handle)
+        give_back(lambda: self._library.call("rp_gemm_destroy", self._handle), error)
 
     def run(
         self,

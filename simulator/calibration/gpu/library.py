@@ -5,7 +5,8 @@ the next `synchronise`. The tests open the same sources compiled for the CPU by 
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,16 @@ _NAME_BYTES: Final = 256
 
 class CudaError(RuntimeError):
     """A call that CUDA refused, or a kernel that failed: which, and CUDA's own words."""
+
+
+class DeviceFailed(CudaError):  # noqa: N818
+    """After an error the device answers no more calls: what failed, for what comes later fails through no fault."""
+
+
+def give_back(release: Callable[[], None], error: BaseException | None) -> None:
+    """Release something at the end of a `with`; where an error ended it, another on the way out does not hide it."""
+    with suppress(CudaError) if error is not None else nullcontext():
+        release()
 
 
 class DeviceArray:
@@ -37,7 +48,7 @@ class DeviceArray:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        give_back(self.release, error)
 
     def release(self) -> None:
         """Give the memory back; a second time does nothing."""
@@ -87,7 +98,7 @@ class Event:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._library.call("rp_event_destroy", self._handle)
+        give_back(lambda: self._library.call("rp_event_destroy", self._handle), error)
 
     def record(self) -> None:
         """Mark the moment at which all that was asked of the device before is done."""
@@ -184,6 +195,14 @@ class Library:
     def synchronise(self) -> None:
         """Wait for the device; raises CudaError where a kernel failed."""
         self.call("rp_synchronize")
+
+    def check_answers(self, what: str, error: CudaError) -> None:
+        """Raise DeviceFailed if the device answers no more after an error; what: what was asked of it."""
+        try:
+            self.synchronise()
+        except CudaError:
+            message = f"{what}: {error}; the device answers no more, so that nothing after it is measured"
+            raise DeviceFailed(message) from error
 
     # --- kernels; none waits for the device ---
 

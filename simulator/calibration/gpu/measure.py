@@ -12,18 +12,16 @@ this machine, or an argument is wrong.
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbelow
 from typing import Final
 
-from simulator.calibration.gpu.build import BuildFailed, MissingTool, build
-from simulator.calibration.gpu.build_gemm import build_gemm
+from simulator.calibration.gpu.build import BuildFailed, MissingTool
 from simulator.calibration.gpu.cases import (
     ORDER,
     VERIFICATION_CASES,
@@ -33,25 +31,25 @@ from simulator.calibration.gpu.cases import (
     timing_cases,
 )
 from simulator.calibration.gpu.draws import PooledDraw, rng_of
-from simulator.calibration.gpu.gemm_library import GemmLibrary, NoLibraryKernel
-from simulator.calibration.gpu.kernel import Bench, Call, Kernel, Products
+from simulator.calibration.gpu.gemm_library import NoLibraryKernel
+from simulator.calibration.gpu.kernel import Bench, Call, Kernel
 from simulator.calibration.gpu.kernels import every_kernel, is_product
-from simulator.calibration.gpu.library import CudaError, Library
+from simulator.calibration.gpu.library import CudaError, DeviceFailed
+from simulator.calibration.gpu.machine import check_machine, opened
 from simulator.calibration.gpu.samples import (
     Device,
     LeftOut,
     Measurement,
     Sample,
     Verified,
+    shape_text,
     summary_of,
     write_samples,
 )
-from simulator.calibration.gpu.summary import line_of, shape_text, table, targets
+from simulator.calibration.gpu.summary import line_of, table, targets
 from simulator.calibration.gpu.timing import FULL, QUICK, Effort, Flush, TimingError, time_call
 from simulator.calibration.gpu.verify import verify
 
-COMPUTE_CAPABILITY: Final = "9.0"
-GEMM_WORKSPACE_BYTES: Final = 64 * 2**20
 # Of the device's memory, for the inputs and outputs of one case; the rest is for the cache flush and CUDA itself.
 MEMORY_SHARE: Final = 0.8
 MOST_SEED: Final = 2**31
@@ -94,6 +92,7 @@ def measure(
     quick: bool = False,
     seed: int | None = None,
     with_gemm: bool = True,
+    check: Callable[[Device], None] | None = None,
     say: Say = print,
 ) -> Measurement:
     """Return what a device's kernels come to, and leave it in `folder`.
@@ -103,6 +102,7 @@ def measure(
     quick: time but a few shapes of each kernel
     seed: of the random inputs; None draws one
     with_gemm: False leaves products of matrices out, and the samples say so
+    check: is given the device as soon as it is open, before anything runs on it; raises ValueError to refuse it
     say: what is told each line of the log
 
     Raises MissingTool where the machine lacks something, BuildFailed where nvcc refuses a source, CudaError where the
@@ -112,9 +112,10 @@ def measure(
     timing = quick_timing_cases() if quick else timing_cases()
     seed = randbelow(MOST_SEED) if seed is None else seed
     plan = Plan(VERIFICATION_CASES, timing, QUICK if quick else FULL, seed)
-    folder.mkdir(parents=True, exist_ok=True)
     needs_gemm = with_gemm and any(is_product(kernel.name) for kernel in kernels)
-    with (folder / "log.txt").open("w") as log:
+    check_machine(device, needs_gemm)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
 
         def say_and_log(line: str) -> None:
             say(line)
@@ -122,8 +123,10 @@ def measure(
 
         try:
             with opened(device, needs_gemm) as (bench, described):
+                if check is not None:
+                    check(described)
                 return measure_on(bench, described, kernels, plan, folder, say_and_log)
-        except (MissingTool, BuildFailed, CudaError, TimingError) as error:
+        except (MissingTool, BuildFailed, CudaError, TimingError, ValueError) as error:
             print(error, file=log)
             raise
 
@@ -135,44 +138,6 @@ def chosen(only: Sequence[str]) -> list[Kernel]:
     if unknown:
         raise ValueError(f"unknown kernel '{unknown[0]}'; kernels are {', '.join(ORDER)}")
     return [kernels[name] for name in ORDER if not only or name in only]
-
-
-@contextmanager
-def opened(device: int, with_gemm: bool) -> Iterator[tuple[Bench, Device]]:
-    """Yield the device, its libraries built and open, and its description."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "railplane"
-    library = Library(build(cache))
-    _check_device(library, device)
-    library.set_device(device)
-    gemm = GemmLibrary(build_gemm(cache), device) if with_gemm else None
-    with on_bench(library, gemm, device) as found:
-        yield found
-
-
-@contextmanager
-def on_bench(library: Library, gemm: GemmLibrary | None, device: int) -> Iterator[tuple[Bench, Device]]:
-    """Yield a device whose libraries are open, and its description."""
-    properties = library.device_properties(device)
-    described = Device(
-        properties.name,
-        properties.compute_capability,
-        properties.sms,
-        properties.memory_bytes,
-        properties.l2_bytes,
-        properties.sm_clock_khz,
-        properties.memory_clock_khz,
-        properties.bus_width_bits,
-        library.driver_version(),
-        library.runtime_version(),
-        gemm.version() if gemm else None,
-    )
-    with ExitStack() as held:
-        workspace = held.enter_context(library.allocate(GEMM_WORKSPACE_BYTES)) if gemm else None
-        products = Products(gemm, workspace) if gemm and workspace else None
-        yield (
-            Bench(library, products, properties.sms, properties.l2_bytes, properties.memory_bytes),
-            described,
-        )
 
 
 def measure_on(
@@ -188,12 +153,25 @@ def measure_on(
     for kernel in without:
         _leave_out(progress, kernel, {}, "without cuBLASLt, as was asked", say)
     at_hand = [kernel for kernel in kernels if kernel not in without]
-    for kernel in at_hand:
-        _verify(bench, kernel, plan, progress, say)
-    write_samples(progress.measurement(), folder / "samples.json")
+    try:
+        for kernel in at_hand:
+            _verify(bench, kernel, plan, progress, say)
+        write_samples(progress.measurement(), folder / "samples.json")
+        _time_all(bench, at_hand, plan, progress, folder, say)
+    finally:  # what a device that fails leaves behind is written, too
+        write_samples(progress.measurement(), folder / "samples.json")
+    for line in (*table(progress.measurement()), *map(str, targets(progress.measurement()))):
+        say(line)
+    return progress.measurement()
+
+
+def _time_all(
+    bench: Bench, kernels: Sequence[Kernel], plan: Plan, progress: Progress, folder: Path, say: Say
+) -> None:
+    """Add the samples of all kernels that are right, and write them after each."""
     draw = PooledDraw(rng_of("timing", {}, plan.seed))
     with Flush(bench) as flush:
-        for kernel in at_hand:
+        for kernel in kernels:
             refusal = _refusal(progress.verified, kernel)
             if refusal:
                 _leave_out(progress, kernel, {}, refusal, say)
@@ -201,10 +179,6 @@ def measure_on(
             for shape in plan.timing[kernel.name]:
                 _time(bench, flush, kernel, shape, draw, plan.effort, progress, say)
             write_samples(progress.measurement(), folder / "samples.json")
-    write_samples(progress.measurement(), folder / "samples.json")
-    for line in (*table(progress.measurement()), *map(str, targets(progress.measurement()))):
-        say(line)
-    return progress.measurement()
 
 
 def _verify(bench: Bench, kernel: Kernel, plan: Plan, progress: Progress, say: Say) -> None:
@@ -215,6 +189,9 @@ def _verify(bench: Bench, kernel: Kernel, plan: Plan, progress: Progress, say: S
         except NoLibraryKernel as error:
             _leave_out(progress, kernel, shape, f"not verified at this shape either: {error}", say)
             continue
+        except DeviceFailed as error:
+            progress.verified.append(Verified(kernel.name, shape, "", None, 0.0, None, str(error)))
+            raise
         for verified in results:
             progress.verified.append(verified)
             say(_line_of_verified(verified))
@@ -259,6 +236,8 @@ def _time(
         timing = time_call(bench, flush, make_call, set_bytes, effort)
     except (CudaError, TimingError) as error:
         _leave_out(progress, kernel, shape, str(error), say)
+        if isinstance(error, CudaError):
+            bench.library.check_answers(f"{kernel.name} {shape_text(shape)}", error)
         return
     middle, spread = summary_of(timing.times_s)
     method = "; ".join(filter(None, (timing.method, kernel.note(shape))))
@@ -282,24 +261,6 @@ def _line_of_verified(verified: Verified) -> str:
         f"right: {name}: error {verified.norm_error:.2e} of at most {verified.norm_bound:.2e}, "
         f"worst element at {verified.worst_share:.0%} of its bound"
     )
-
-
-def _check_device(library: Library, device: int) -> None:
-    """Refuse a device that is not there or that the kernels are not compiled for."""
-    try:
-        count = library.device_count()
-    except CudaError as error:
-        raise MissingTool(
-            f"a GPU is missing: {error}; measure on a machine with an NVIDIA Hopper GPU and its driver"
-        ) from error
-    if device >= count:
-        raise MissingTool(f"GPU {device} is missing: this machine has {count}, numbered from 0")
-    capability = library.device_properties(device).compute_capability
-    if capability != COMPUTE_CAPABILITY:
-        raise MissingTool(
-            f"a Hopper GPU is missing: GPU {device} has compute capability {capability}, and the kernels are "
-            f"compiled for {COMPUTE_CAPABILITY}; name another by --device"
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from simulator.calibration.gpu.samples import Measurement, Sample
+from simulator.calibration.gpu.samples import Measurement, Sample, shape_text
 
 # From here on, what a kernel moves is far larger than any cache, and its start is of no weight.
 LARGE_BYTES: Final = 2**28
@@ -35,9 +35,12 @@ class Target(NamedTuple):
 
 
 def copy_bytes_per_s(samples: Iterable[Sample]) -> float | None:
-    """Return the copy bandwidth: the best of the large copies, bytes read and written; None without any."""
-    rates = [each.bytes_per_s for each in samples if each.kernel == "copy" and each.bytes >= LARGE_BYTES]
-    return max(rates, default=None)
+    """Return the copy bandwidth: that of the largest copy, bytes read and written; None without a large one.
+
+    Smaller copies leave a larger part of what they write in the cache, which is no bandwidth of the memory.
+    """
+    large = [each for each in samples if each.kernel == "copy" and each.bytes >= LARGE_BYTES]
+    return max(large, key=lambda sample: sample.bytes).bytes_per_s if large else None
 
 
 def bf16_flops_per_s(samples: Iterable[Sample]) -> float | None:
@@ -89,11 +92,6 @@ def line_of(sample: Sample) -> str:
         f"{sample.kernel} {shape_text(sample.shape)}: {sample.median_s * 1e6:.2f} us (spread {sample.spread:.1%}), "
         f"{sample.bytes_per_s / 1e9:.1f} GB/s, {sample.flops_per_s / 1e12:.2f} TFLOP/s; {sample.method}"
     )
-
-
-def shape_text(shape: dict[str, int]) -> str:
-    """Return a shape as text."""
-    return " ".join(f"{name}={size}" for name, size in shape.items())
 
 
 def _first_of_each(samples: Sequence[Sample]) -> list[Sample]:

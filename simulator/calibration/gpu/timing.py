@@ -6,9 +6,16 @@ neither warm data nor the host's speed is in the times. The reading comes last: 
 written back, which would take the bandwidth of what is timed. Before the first repetition each row of calls runs
 once, for all that a first time costs.
 
-A call of 50 us or more is timed alone. Events are good to about half a microsecond; a shorter call is timed as one of
-a batch over several sets of inputs and outputs, none of which a batch touches twice unless together they are larger
-than the cache.
+What a call writes is still in the L2 cache when the end's event is recorded, up to the cache's size, and nobody has
+paid the memory for it. So a call is timed as one of a batch whose bytes together are at least 16 times the cache:
+all of it is paid for but what the last calls left there, a sixteenth of the bytes at most, and far less of a large
+copy. A call of so many bytes is timed alone. Events are good to about half a microsecond, so that calls of less than
+50 us come in batches of 32 at least. A batch has no more than 256 launches, for which CUDA's queue has room while the
+device is kept at work. A call so small that they are not 16 times the cache takes its launch rather than its bytes:
+256 of them take 0.5 ms at least, of which a cache to be written back, unpaid, would be 12 us.
+
+A batch goes over several sets of inputs and outputs, none of which it touches twice unless together they are larger
+than twice the cache.
 """
 
 import ctypes
@@ -24,11 +31,12 @@ from simulator.calibration.gpu.library import Event, Library
 
 ALONE_FROM_S: Final = 50e-6
 BATCH_CALLS: Final = 32
+PAID_OVER_L2: Final = 16
 FLUSH_OVER_L2: Final = 2
 NEVER_WRITTEN_BYTES: Final = 4
 # The device is kept busy for this many times as long as the host needed to queue the launches when it last did.
 STALL_MARGIN: Final = 2.0
-# CUDA's queue holds about a thousand launches; beyond, the host waits.
+# CUDA's queue holds about a thousand launches, those of a batch among them; beyond, the host waits.
 MOST_WRITES: Final = 256
 
 
@@ -36,11 +44,13 @@ class Effort(NamedTuple):
     """How much time a shape may take.
 
     repetitions: at most; fewer where they would take longer than `seconds`, never less than `least`
+    launches: of a batch at most
     """
 
     repetitions: int
     least: int
     seconds: float
+    launches: int = 256
 
 
 FULL: Final = Effort(repetitions=30, least=5, seconds=0.25)
@@ -78,7 +88,7 @@ class Flush:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held.close()
+        self._held.__exit__(kind, error, trace)
 
     def run(self, at_least_s: float) -> None:
         """Queue writes that take the device this long, one of them at least, and the reading."""
@@ -110,15 +120,22 @@ def time_call(
         bench.library.synchronise()
         timer = Timer(bench.library, flush)
         alone_s = min(timer.seconds_of([call]) for _ in range(3))
-        if alone_s >= ALONE_FROM_S:
+        launches = _launches(set_bytes, bench.l2_bytes, alone_s, effort)
+        if launches == 1:
             return Timing("single launches, L2 flushed before each", timer.repeat([call], effort))
-        num_sets = min(BATCH_CALLS, ceil(FLUSH_OVER_L2 * bench.l2_bytes / set_bytes) + 1)
+        num_sets = min(launches, ceil(FLUSH_OVER_L2 * bench.l2_bytes / set_bytes) + 1)
         calls = [call, *(make_call(held) for _ in range(num_sets - 1))]
-        batch = [calls[index % num_sets] for index in range(BATCH_CALLS)]
+        batch = [calls[index % num_sets] for index in range(launches)]
         method = (
-            f"batches of {BATCH_CALLS} launches over {num_sets} sets of inputs, L2 flushed before each batch"
+            f"batches of {launches} launches over {num_sets} sets of inputs, L2 flushed before each batch"
         )
         return Timing(method, timer.repeat(batch, effort))
+
+
+def _launches(set_bytes: int, l2_bytes: int, alone_s: float, effort: Effort) -> int:
+    """Return the launches of a batch: enough to pay for what is written, and for the events to tell their time."""
+    paying = ceil(PAID_OVER_L2 * l2_bytes / set_bytes)
+    return min(effort.launches, max(paying, BATCH_CALLS if alone_s < ALONE_FROM_S else 1))
 
 
 class Timer:

@@ -17,7 +17,7 @@ from simulator.calibration.gpu.draws import FreshDraw, rng_of
 from simulator.calibration.gpu.gemm_library import NoLibraryKernel
 from simulator.calibration.gpu.kernel import Bench, Comparison, DeviceArrays, HostArrays, Kernel, Output
 from simulator.calibration.gpu.library import CudaError, DeviceArray
-from simulator.calibration.gpu.samples import Verified
+from simulator.calibration.gpu.samples import Verified, shape_text
 
 POISON: Final = 0xFF
 GUARD: Final = 0xA5  # not the poison, which a kernel may copy past an end
@@ -27,7 +27,7 @@ GUARD_BYTES: Final = 4096
 def verify(bench: Bench, kernel: Kernel, shape: Shape, seed: int) -> list[Verified]:
     """Return what each output of one case came to; where the device refused, one that says so.
 
-    Raises NoLibraryKernel where there is nothing to verify.
+    Raises NoLibraryKernel where there is nothing to verify, DeviceFailed where the device answers no more.
     """
     inputs = kernel.inputs(shape, FreshDraw(rng_of(kernel.name, shape, seed)))
     try:
@@ -35,6 +35,7 @@ def verify(bench: Bench, kernel: Kernel, shape: Shape, seed: int) -> list[Verifi
     except NoLibraryKernel:
         raise
     except CudaError as error:
+        bench.library.check_answers(f"{kernel.name} {shape_text(shape)}", error)
         return [Verified(kernel.name, shape, "", None, 0.0, None, str(error))]
     with np.errstate(invalid="ignore"):  # a NaN is found, not computed with
         return [

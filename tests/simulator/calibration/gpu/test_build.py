@@ -32,7 +32,10 @@ echo library > "$2"
 """
 
 
-def program(path, text="#!/bin/sh\n"):
+NVCC_OF_12_0 = "#!/bin/sh\necho Cuda compilation tools, release 12.0, V12.0.140\n"
+
+
+def program(path, text=NVCC_OF_12_0):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -52,7 +55,7 @@ def nowhere(monkeypatch, tmp_path):
 def pretended(monkeypatch, tmp_path):
     """A compiler that only pretends, and the folder it keeps its records in."""
     nvcc = program(tmp_path / "pretended/nvcc", PRETENDED_NVCC)
-    (nvcc.parent / "version").write_text("release 13.0")
+    (nvcc.parent / "version").write_text("release 13.0\n")
     monkeypatch.setenv("NVCC", str(nvcc))
     return nvcc.parent
 
@@ -86,6 +89,36 @@ def test_an_nvcc_that_is_named_but_not_there_is_not_passed_over(nowhere, monkeyp
     monkeypatch.setenv("NVCC", "/nowhere/nvcc")
     with pytest.raises(MissingTool, match="NVCC names '/nowhere/nvcc', which is no program"):
         find_nvcc()
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (
+            "release 11.8, V11.8.89",
+            r"is of CUDA 11\.8, and the kernels need 12\.0 or newer; install a newer CUDA",
+        ),
+        ("release 9.2", r"is of CUDA 9\.2, and the kernels need 12\.0"),
+        ("hello", r"nvcc --version names no release; name nvcc in NVCC"),
+    ],
+)
+def test_an_nvcc_that_is_too_old_is_said_before_anything_is_compiled(pretended, said, match, tmp_path):
+    (pretended / "version").write_text(said)
+    with pytest.raises(MissingTool, match=match):
+        build(tmp_path / "made")
+    assert num_calls(pretended) == 0
+
+
+def test_a_missing_host_compiler_is_said(pretended, monkeypatch, tmp_path):
+    (pretended / "refuse").touch()
+    program(pretended / "dirname", '#!/bin/sh\necho "${1%/*}"\n')
+    program(pretended / "cat", '#!/bin/sh\nread line < "$1"\necho "$line"\n')
+    monkeypatch.setenv("PATH", str(pretended))
+    with pytest.raises(MissingTool, match=r"gcc is missing: nvcc compiles by it .*NVCC_CCBIN"):
+        build(tmp_path / "made")
+    monkeypatch.setenv("NVCC_CCBIN", "/opt/gcc/bin/g++")
+    with pytest.raises(BuildFailed, match="no such thing"):
+        build(tmp_path / "made")
 
 
 # --- when anew ---
@@ -123,7 +156,7 @@ def test_another_source_header_option_or_compiler_makes_another_library(pretende
     header.write_text("int bb;")
     made.append(compiled("a", [source], tmp_path))
     made.append(compiled("a", [source], tmp_path, ["-lm"]))
-    (pretended / "version").write_text("release 13.1")
+    (pretended / "version").write_text("release 13.1\n")
     made.append(compiled("a", [source], tmp_path, ["-lm"]))
     assert len(set(made)) == 5
     assert num_calls(pretended) == 5
@@ -186,7 +219,7 @@ def test_what_is_compiled_is_a_library_that_python_opens(tmp_path):
     from simulator.calibration.gpu.library import CudaError, Library
 
     library = Library(compiled("runtime", [CUDA_FOLDER / "runtime.cu"], tmp_path))
-    assert library.runtime_version() >= 12040
+    assert library.runtime_version() >= 12000
     try:
         said = f"{library.device_count()} devices"
     except CudaError as error:

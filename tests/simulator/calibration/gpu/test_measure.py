@@ -11,15 +11,26 @@ import pytest
 
 from simulator.calibration.gpu import build as build_module
 from simulator.calibration.gpu import build_gemm as build_gemm_module
+from simulator.calibration.gpu import driver as driver_module
+from simulator.calibration.gpu import machine as machine_module
 from simulator.calibration.gpu import measure as module
 from simulator.calibration.gpu.cases import ORDER, VERIFICATION_CASES, quick_timing_cases, timing_cases
 from simulator.calibration.gpu.kernels import every_kernel
 from simulator.calibration.gpu.library import CudaError, Library
-from simulator.calibration.gpu.measure import Plan, chosen, main, measure_on, on_bench
-from simulator.calibration.gpu.samples import LeftOut, read_samples
+from simulator.calibration.gpu.machine import on_bench
+from simulator.calibration.gpu.measure import Plan, chosen, main, measure, measure_on
+from simulator.calibration.gpu.samples import LeftOut
+from simulator.calibration.gpu.samples_reader import read_samples
 from simulator.calibration.gpu.summary import table, targets
 from simulator.calibration.gpu.timing import Effort
-from support.damaged_kernels import Damaged, corrupt_one_element, refuse, write_past_the_end
+from support.damaged_kernels import (
+    Damaged,
+    MortalLibrary,
+    corrupt_one_element,
+    fail_the_device,
+    refuse,
+    write_past_the_end,
+)
 from support.emulated import MISSING_COMPILER, emulated_library, emulated_library_path, has_compiler
 from support.emulated_gemm import emulated_gemm_library
 
@@ -37,7 +48,9 @@ TINY = {
     **{name: (PRODUCT,) for name in ORDER if name.startswith("gemm")},
     **{name: ({"groups": 2, **PRODUCT},) for name in ORDER if name.startswith("grouped")},
 }
-PLAN = Plan({name: shapes[:1] for name, shapes in VERIFICATION_CASES.items()}, TINY, Effort(2, 2, 0.01), 7)
+PLAN = Plan(
+    {name: shapes[:1] for name, shapes in VERIFICATION_CASES.items()}, TINY, Effort(2, 2, 0.01, launches=3), 7
+)
 
 
 @contextmanager
@@ -132,7 +145,9 @@ def test_what_does_not_fit_and_what_the_device_refuses_is_left_out_with_the_reas
 @pytest.fixture
 def emulated_machine(monkeypatch):
     """A machine whose nvcc is g++, with no cuBLASLt."""
-    monkeypatch.setattr(module, "build", lambda folder: emulated_library_path())
+    monkeypatch.setattr(machine_module, "find_nvcc", lambda: Path("nvcc"))
+    monkeypatch.setattr(machine_module, "check_gpu", lambda device: None)
+    monkeypatch.setattr(machine_module, "build", lambda folder: emulated_library_path())
     monkeypatch.setattr(module, "quick_timing_cases", lambda: TINY)
     monkeypatch.setattr(module, "VERIFICATION_CASES", PLAN.verification)
     monkeypatch.setattr(module, "QUICK", PLAN.effort)
@@ -170,16 +185,26 @@ def test_without_a_seed_each_run_has_its_own(tmp_path, emulated_machine):
     assert len(seeds) == 2
 
 
-def missing(arguments, folder, capsys):
-    """The one message of a run that lacks something."""
-    assert main(["--out", str(folder), *arguments]) == 2
+def missing(arguments, folder, capsys, *, compiled=False):
+    """The one message of a run that lacks something; compiled: it is found only then, and the log has it, too."""
+    assert main(["--out", str(folder / "new"), *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert (folder / "log.txt").read_text() == printed.err
+    assert "rp_" not in printed.err
+    assert (folder / "new").exists() == compiled
+    if compiled:
+        assert (folder / "new/log.txt").read_text() == printed.err
     return printed.err
 
 
+def test_a_missing_gpu_is_named_before_anything_is_compiled(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(driver_module, "DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr(machine_module, "build", lambda folder: pytest.fail("compiled"))
+    assert missing([], tmp_path, capsys).startswith("a GPU is missing: there is no NVIDIA driver")
+
+
 def test_a_missing_compiler_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine_module, "check_gpu", lambda device: None)
     monkeypatch.delenv("NVCC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(build_module, "_USUAL_PLACE", tmp_path / "nvcc")
@@ -187,20 +212,22 @@ def test_a_missing_compiler_is_named(tmp_path, monkeypatch, capsys):
 
 
 @needs_compiler
-def test_a_missing_gpu_is_named(tmp_path, emulated_machine, monkeypatch, capsys):
-    class WithoutDriver(Library):
+def test_a_driver_that_the_runtime_cannot_use_is_named(tmp_path, emulated_machine, monkeypatch, capsys):
+    class OldDriver(Library):
         def device_count(self):
-            raise CudaError("rp_device_count: no CUDA-capable device is detected (CUDA error 100)")
+            raise CudaError("rp_device_count: CUDA driver version is insufficient (CUDA error 35)")
 
-    monkeypatch.setattr(module, "Library", WithoutDriver)
-    said = missing([], tmp_path, capsys)
-    assert said.startswith("a GPU is missing: rp_device_count: no CUDA-capable device is detected")
+    monkeypatch.setattr(machine_module, "Library", OldDriver)
+    said = missing(["--without-gemm"], tmp_path, capsys, compiled=True)
+    assert said.startswith(
+        "a GPU is missing: CUDA says 'CUDA driver version is insufficient (CUDA error 35)'"
+    )
     assert "Hopper GPU and its driver" in said
 
 
 @needs_compiler
 def test_a_gpu_beyond_the_last_is_named(tmp_path, emulated_machine, capsys):
-    said = missing(["--device", "3"], tmp_path, capsys)
+    said = missing(["--device", "3", "--without-gemm"], tmp_path, capsys, compiled=True)
     assert said == "GPU 3 is missing: this machine has 1, numbered from 0\n"
 
 
@@ -210,10 +237,9 @@ def test_another_architecture_is_named(tmp_path, emulated_machine, monkeypatch, 
         def device_properties(self, device):
             return replace(super().device_properties(device), compute_capability="8.0")
 
-    monkeypatch.setattr(module, "Library", Ampere)
-    assert "GPU 0 has compute capability 8.0, and the kernels are compiled for 9.0" in missing(
-        [], tmp_path, capsys
-    )
+    monkeypatch.setattr(machine_module, "Library", Ampere)
+    said = missing(["--without-gemm"], tmp_path, capsys, compiled=True)
+    assert "GPU 0 has compute capability 8.0, and the kernels are compiled for 9.0" in said
 
 
 @needs_compiler
@@ -226,6 +252,45 @@ def test_a_missing_cublaslt_is_named_unless_products_are_not_asked_for(
     left_out = {each.kernel for each in read_samples(tmp_path / "samples.json").left_out}
     assert left_out == {name for name in ORDER if "gemm" in name}
     assert build_gemm_module.HOME_VARIABLE == "CUBLAS_HOME"
+
+
+@needs_compiler
+def test_the_device_is_checked_before_anything_runs_on_it(tmp_path, emulated_machine):
+    def refuse_it(device):
+        raise ValueError(f"no {device.name}")
+
+    said = []
+    with pytest.raises(ValueError, match="no CUDA on the CPU"):
+        measure(tmp_path / "new", only=["copy"], check=refuse_it, say=said.append)
+    assert said == []
+    assert (tmp_path / "new/log.txt").read_text() == "no CUDA on the CPU\n"
+
+
+# --- a device that fails ---
+
+
+@needs_compiler
+@pytest.mark.parametrize("while_timing", [False, True])
+def test_a_device_that_answers_no_more_ends_the_measurement(
+    tmp_path, emulated_machine, monkeypatch, capsys, while_timing
+):
+    kernels = every_kernel()
+    failing = Damaged(kernels["norm"], fail_the_device)
+    if while_timing:  # right where it is verified
+        shape = PLAN.verification["norm"][0]
+        failing.damage = lambda kernel, at, arrays: at == shape or fail_the_device(kernel, at, arrays)
+    monkeypatch.setattr(machine_module, "Library", MortalLibrary)
+    monkeypatch.setattr(module, "every_kernel", lambda: kernels | {"norm": failing})
+    assert main(["--out", str(tmp_path), "--only", "norm,copy,combine", "--quick"]) == 1
+    printed = capsys.readouterr()
+    where = "norm tokens=2 hidden=256" if while_timing else "norm tokens=1 hidden=8"
+    assert printed.err.startswith(f"{where}: rp_synchronize: an illegal memory access was encountered")
+    assert printed.err.endswith("the device answers no more, so that nothing after it is measured\n")
+    measurement = read_samples(tmp_path / "samples.json")
+    assert {each.kernel for each in measurement.verified if not each.passed} == (
+        set() if while_timing else {"norm"}
+    )
+    assert {each.kernel for each in measurement.samples} == ({"copy", "combine"} if while_timing else set())
 
 
 @pytest.mark.parametrize(
@@ -244,7 +309,8 @@ def test_wrong_arguments_are_named(tmp_path, capsys, arguments, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path, capsys):
+def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "check_machine", lambda device, with_gemm: None)
     (tmp_path / "file").touch()
     assert main(["--out", str(tmp_path / "file"), "--only", "copy"]) == 2
     assert re.fullmatch(r".*/file cannot be written to: File exists\n", capsys.readouterr().err)
@@ -316,7 +382,7 @@ def test_targets_are_shares_of_the_same_run(tmp_path):
     decode = {"requests": 128, "cached": 4096}
     samples = (
         sampled(one, "copy", {"bytes": 2**29}, 1.0),
-        sampled(one, "copy", {"bytes": 2**28}, 2.0),  # slower: not the ceiling
+        sampled(one, "copy", {"bytes": 2**28}, 0.4, size_bytes=2**29),  # faster, but not the largest
         sampled(one, "copy", {"bytes": 2**10}, 1e-9, size_bytes=2**11),  # in the cache: not the ceiling
         sampled(one, "norm", {"tokens": 1, "hidden": 8}, 1.25),  # 80% of the copy
         sampled(one, "combine", {"tokens": 1, "copies": 1, "hidden": 8}, 1.3),  # 77%

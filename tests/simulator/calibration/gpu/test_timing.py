@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simulator.calibration.gpu import timing
-from simulator.calibration.gpu.measure import on_bench
+from simulator.calibration.gpu.machine import on_bench
 from simulator.calibration.gpu.timing import BATCH_CALLS, Effort, Flush, Timer, TimingError, time_call
 from support.emulated import MISSING_COMPILER, emulated_library, has_compiler
 
@@ -48,33 +48,52 @@ class Calls:
         return call
 
 
-def test_a_long_call_is_timed_alone(bench, flush):
+def test_a_call_of_many_bytes_is_timed_alone(bench, flush):
+    # The emulated L2 has 64 KiB: 16 times that is what a row of calls moves at the least.
     calls = Calls(2e-3)
-    found = time_call(bench, flush, calls, 1000, EFFORT)
+    found = time_call(bench, flush, calls, 16 * 2**16, EFFORT)
     assert found.method == "single launches, L2 flushed before each"
     assert len(found.times_s) == 4
     assert calls.made == 1
     assert min(found.times_s) >= 2e-3
 
 
+@pytest.mark.parametrize(("set_bytes", "launches", "sets"), [(16 * 2**16 - 1, 2, 2), (100_000, 11, 3)])
+def test_a_long_call_is_timed_in_batches_that_pay_for_what_they_leave_in_the_cache(
+    bench, flush, set_bytes, launches, sets
+):
+    calls = Calls(1e-3)
+    found = time_call(bench, flush, calls, set_bytes, EFFORT)
+    assert launches * set_bytes >= 16 * bench.l2_bytes > (launches - 1) * set_bytes
+    assert found.method.startswith(f"batches of {launches} launches over {sets} sets of inputs")
+    assert calls.order[-launches:] == [index % sets for index in range(launches)]
+    assert 1e-3 <= min(found.times_s) < 2e-3  # of one call, not of the batch
+
+
 def test_a_short_call_is_timed_in_batches_over_sets_of_its_own(bench, flush):
-    # The emulated L2 has 64 KiB: twice that is 131,072 bytes, which 14 sets of 10,000 exceed; one more is rotated in.
+    # Twice the L2 is 131,072 bytes, which 14 sets of 10,000 exceed; one more is rotated in. 16 times is 105 calls.
     calls = Calls(2e-6)
     found = time_call(bench, flush, calls, 10_000, EFFORT)
     assert calls.made == 15
-    assert "batches of 32 launches over 15 sets of inputs" in found.method
-    assert calls.order[-BATCH_CALLS:] == [index % 15 for index in range(BATCH_CALLS)]
+    assert "batches of 105 launches over 15 sets of inputs" in found.method
+    assert calls.order[-105:] == [index % 15 for index in range(105)]
     assert 2e-6 <= min(found.times_s) < 50e-6  # others, where the host was interrupted, may be longer
 
 
-def test_tiny_sets_are_not_used_twice_in_a_batch(bench, flush):
+def test_a_short_call_of_many_bytes_is_timed_in_batches_for_the_events_sake(bench, flush):
+    found = time_call(bench, flush, Calls(1e-6), 16 * 2**16, EFFORT)
+    assert f"batches of {BATCH_CALLS} launches over 2 sets" in found.method
+
+
+def test_tiny_sets_are_not_used_twice_in_a_batch_which_the_queue_holds(bench, flush):
     calls = Calls(1e-6)
-    time_call(bench, flush, calls, 10, EFFORT)
-    assert calls.made == BATCH_CALLS
+    found = time_call(bench, flush, calls, 10, EFFORT)
+    assert calls.made == EFFORT.launches == 256
+    assert found.method.startswith("batches of 256 launches over 256 sets")
 
 
 def test_repetitions_are_fewer_where_they_take_long_but_never_less_than_the_least(bench, flush):
-    found = time_call(bench, flush, Calls(2e-3), 1000, Effort(repetitions=100, least=3, seconds=1e-3))
+    found = time_call(bench, flush, Calls(2e-3), 2**20, Effort(repetitions=100, least=3, seconds=1e-3))
     assert len(found.times_s) == 3
 
 

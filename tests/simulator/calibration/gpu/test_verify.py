@@ -10,7 +10,7 @@ from simulator.calibration.gpu.draws import FreshDraw, rng_of
 from simulator.calibration.gpu.gemm_library import GemmFormat, NoLibraryKernel
 from simulator.calibration.gpu.kernels import every_kernel
 from simulator.calibration.gpu.library import CudaError
-from simulator.calibration.gpu.measure import on_bench
+from simulator.calibration.gpu.machine import on_bench
 from simulator.calibration.gpu.truth_formats import from_bf16_bits
 from simulator.calibration.gpu.verify import GUARD_BYTES, verify
 from support.damaged_kernels import (
