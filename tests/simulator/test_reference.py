@@ -18,7 +18,11 @@ from simulator.units import UNITS, Bytes, Seconds, Spec, parse_quantity
 from topologies.schema import EDGE_ATTRIBUTES, EDGE_KINDS, GRAPH_ATTRIBUTES, VERTEX_KINDS
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = {"scenarios/README.md": {"fields", "units"}, "docs/graph.md": {"graph"}}
+DOCUMENTS = {
+    "scenarios/README.md": {"fields", "units"},
+    "docs/graph.md": {"graph"},
+    "docs/schedules.md": {"schedules"},
+}
 
 
 def rows(markdown: str) -> list[list[str]]:
@@ -187,8 +191,8 @@ def test_refreshing_replaces_only_what_stands_between_the_comments():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no table\n", "NAME one of fields, graph, units"),
-        ("<!-- generated: fields -->\nno end\n", "NAME one of fields, graph, units"),
+        ("no table\n", "NAME one of fields, graph, schedules, units"),
+        ("<!-- generated: fields -->\nno end\n", "NAME one of fields, graph, schedules, units"),
         ("<!-- generated: feilds -->\n<!-- end generated: feilds -->", "no table 'feilds'.*fields, graph"),
     ],
 )
