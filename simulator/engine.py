@@ -24,6 +24,7 @@ from simulator.pricing import FREE, Pricing
 from simulator.rerouting import FaultError, Rerouting
 from simulator.reuse import ReusingNetwork
 from simulator.rows import csr_offsets, csr_select
+from simulator.transfer_times import TransferTimes
 from workloads.tasks import CommunicationKernel, Stream, Task, TaskGraph, TaskTimes, Transfers
 
 IntArray = NDArray[np.int64]
@@ -39,8 +40,8 @@ class StalledError(RuntimeError):
 class Recording:
     """What happened: when tasks and transfers ran, and what passed each link.
 
-    transfer_start_s, transfer_end_s: [num_collectives] arrays [num_transfers]; the start is when bytes began to
-    move, after the latency; meter: by link of the network; solves: how often rates were solved
+    transfers: [num_collectives] when the transfers of each ran
+    meter: by link of the network; solves: how often rates were solved
     collectives_solved, collectives_reused: of those that moved bytes, how many were solved, at least in part, and how
     many took the solution of one before in all of it
     reuse: whether repeats may take the solution of one before, and if not, why
@@ -48,8 +49,7 @@ class Recording:
     """
 
     times: TaskTimes
-    transfer_start_s: tuple[FloatArray, ...]
-    transfer_end_s: tuple[FloatArray, ...]
+    transfers: tuple[TransferTimes, ...]
     meter: LinkMeter
     solves: int
     collectives_solved: int
@@ -354,8 +354,12 @@ class _Execution:
         ]
         return Recording(
             times=TaskTimes(self.start_s, self.end_s),
-            transfer_start_s=tuple(np.zeros(0) if run is None else run.start_s for run in runs),
-            transfer_end_s=tuple(np.zeros(0) if run is None else run.end_s(finish_s) for run in runs),
+            transfers=tuple(
+                TransferTimes(np.zeros(0), np.zeros(0))
+                if run is None
+                else TransferTimes(run.start_s, run.end_s(finish_s))
+                for run in runs
+            ),
             meter=self.fluid.meter,
             solves=self.fluid.solves,
             collectives_solved=len(reused) - sum(reused),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simulator.cables import Cables
 from simulator.meter import LinkMeter
+from simulator.transfer_times import TransferTimes
 from workloads.tasks import Collective, Layout, TaskGraph, TaskTimes, Transfers
 
 IntArray = NDArray[np.int64]
@@ -133,8 +134,7 @@ def _ends_of_waits(graph: TaskGraph, transfer: IntArray, layout: Layout) -> tupl
 
 def flows_table(
     collectives: tuple[Collective, ...],
-    start_s: tuple[FloatArray, ...],
-    end_s: tuple[FloatArray, ...],
+    times: Sequence[TransferTimes],
     layout: Layout,
     *,
     max_rows: int = MAX_FLOW_ROWS,
@@ -146,8 +146,8 @@ def flows_table(
     ranks, flows (how many), the sum of their bytes, the first start and the last end.
     """
     parts = [
-        _flows_of(collective, starts, ends, layout)
-        for collective, starts, ends in zip(collectives, start_s, end_s, strict=True)
+        _flows_of(collective, times_of, layout)
+        for collective, times_of in zip(collectives, times, strict=True)
     ]
     flows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if len(flows) <= max_rows:
@@ -161,7 +161,7 @@ def flows_table(
     )
 
 
-def _flows_of(collective: Collective, start_s: FloatArray, end_s: FloatArray, layout: Layout) -> pd.DataFrame:
+def _flows_of(collective: Collective, times: TransferTimes, layout: Layout) -> pd.DataFrame:
     """Return a row per transfer of a collective."""
     transfers = collective.transfers
     fan, fan_node = _common_destination(transfers, layout)
@@ -174,8 +174,8 @@ def _flows_of(collective: Collective, start_s: FloatArray, end_s: FloatArray, la
             "source_node": np.where(transfers.reduce, fan_node, source_node),
             "destination_node": np.where(transfers.reduce, source_node, fan_node),
             "size_bytes": transfers.size_bytes,
-            "start_s": start_s,
-            "end_s": end_s,
+            "start_s": times.start_s,
+            "end_s": times.end_s,
         }
     )
 

@@ -130,14 +130,14 @@ def _assemble(step: _Step, recording: Recording) -> Result:
     carried_bytes = network.per_cable(recording.meter.bytes)
     saturated_s = recording.meter.saturated_s[network.link_of_cable]
     links = links_table(network.cables, carried_bytes, saturated_s, times.step_time_s)
-    flows = flows_table(graph.collectives, recording.transfer_start_s, recording.transfer_end_s, layout)
+    flows = flows_table(graph.collectives, recording.transfers, layout)
     timeline = timeline_table(
         links, recording.meter, network.link_of_cable, network.cables_of_link, times.step_time_s
     )
     waits = explain(
         graph,
         times,
-        recording.transfer_end_s,
+        recording.transfers,
         network,
         layout.endpoint_of_rank,
         loaded.costs.pricing,

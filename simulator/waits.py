@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from simulator.bills import Bills
 from simulator.network import Network
 from simulator.pricing import FREE, Pricing
+from simulator.transfer_times import TransferTimes
 from workloads.tasks import Collective, CommunicationKernel, TaskGraph, TaskTimes, Transfers
 
 IntArray = NDArray[np.int64]
@@ -45,7 +46,7 @@ class _Busy:
 def explain(
     graph: TaskGraph,
     times: TaskTimes,
-    transfer_end_s: Sequence[FloatArray],
+    transfers: Sequence[TransferTimes],
     network: Network,
     endpoint_of_rank: IntArray,
     price: Callable[[CommunicationKernel], Pricing],
@@ -54,7 +55,7 @@ def explain(
 ) -> Waits:
     """Return what ranks waited for.
 
-    transfer_end_s: [num_collectives] arrays [num_transfers] seconds; routes_known: whether the routes that transfers
+    transfers: [num_collectives] when the transfers of each ran; routes_known: whether the routes that transfers
     took, and the capacities that they found, are those that `network` has: not if routes depend on load, or cables
     have faults
     """
@@ -62,7 +63,7 @@ def explain(
     transfer, cable = (np.full(len(graph.tasks), NOTHING) for _ in range(2))
     worst: dict[str, dict[str, Any]] = {}
     for number, tasks in _tasks_by_collective(graph):
-        collective, ends = graph.collectives[number], transfer_end_s[number]
+        collective, ends = graph.collectives[number], transfers[number].end_s
         if not len(ends):
             continue
         ranks = np.array([graph.tasks[index].rank for index in tasks])

@@ -228,13 +228,43 @@ class Task:
     kernel: ComputeKernel | None = None
 
 
+class TaskPhase(NamedTuple):
+    """A stretch of a rank's tasks that belong together, for tables and pictures.
+
+    kind: what the rank does meanwhile, such as `forward` or `optimizer`; forward, backward: the (pipeline, stage,
+    micro-batch) whose forward or backward it is, None for none; first_task, end_task: its tasks are
+    range(first_task, end_task)
+    """
+
+    rank: int
+    kind: str
+    forward: tuple[int, int, int] | None
+    backward: tuple[int, int, int] | None
+    first_task: int
+    end_task: int
+
+
 @dataclass(frozen=True, slots=True)
 class TaskGraph:
-    """All tasks of a step, each stream's in the order in which it runs them, and their collectives."""
+    """All tasks of a step, each stream's in the order in which it runs them, and their collectives.
+
+    leader_of_rank: [num_ranks] ranks with one leader, which is the least of them, are a *fold*: they run in lockstep,
+    and each task of the leader stands for one of every rank of its fold. They start it together, once all can; all
+    take part in its collective; and it ends when it has ended for all. None where every rank has tasks of its own.
+    phases: stretches of tasks, for tables and pictures
+    """
 
     num_ranks: int
     tasks: tuple[Task, ...]
     collectives: tuple[Collective, ...]
+    leader_of_rank: IntArray | None = None
+    phases: tuple[TaskPhase, ...] = ()
+
+    def fold_of(self, leader: int) -> IntArray:
+        """Return the ranks that a leader's tasks stand for, rising; the leader alone where nothing is folded."""
+        if self.leader_of_rank is None:
+            return np.array([leader])
+        return np.flatnonzero(self.leader_of_rank == leader)
 
     def priced(self, seconds: Callable[[ComputeKernel], float]) -> "TaskGraph":
         """Return the graph with the duration of each task that has a kernel."""

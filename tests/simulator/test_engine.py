@@ -116,7 +116,7 @@ def test_a_transfer_whose_sender_never_comes_has_no_end(cluster):
     compiled, layout = cluster
     collective = Collective("c0", Transfers.from_rows([to(0, 1, 10.0)]))
     recording = execute(TaskGraph(4, (part(2),), (collective,)), compiled, layout.endpoint_of_rank)
-    assert np.isnan(recording.transfer_end_s[0]).all()
+    assert np.isnan(recording.transfers[0].end_s).all()
     assert (recording.collectives_solved, recording.collectives_reused) == (0, 0)
 
 
@@ -146,7 +146,7 @@ def test_least_loaded_routes_a_delayed_transfer_when_it_starts():
     for delay_s in (0.0, 3.0):
         rows = [to(0, 2, 20.0), to(1, 3, 20.0, delay_s=delay_s)]
         recording = run(compiled, layout, Transfers.from_rows(rows))
-        assert recording.transfer_end_s[0].tolist() == pytest.approx([2.0, delay_s + 2.0])
+        assert recording.transfers[0].end_s.tolist() == pytest.approx([2.0, delay_s + 2.0])
         up = compiled.cables.upward > 0
         used[delay_s] = compiled.per_cable(recording.meter.bytes)[
             up & (compiled.cables.source == "plane0/leaf0")

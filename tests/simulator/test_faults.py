@@ -116,7 +116,7 @@ def test_ecmp_is_slower_by_its_collisions(seed):
     np.maximum.at(sharing, flow, flows_on[bills.links])
     assert sharing.max() > 1  # these seeds collide
     recording = start(compiled, layout, PERMUTATION)
-    assert recording.transfer_end_s[0] == pytest.approx(4 * sharing, rel=1e-12)
+    assert recording.transfers[0].end_s == pytest.approx(4 * sharing, rel=1e-12)
 
 
 @pytest.mark.parametrize("policy", ["ecmp", "static", "least-loaded"])
@@ -248,7 +248,7 @@ def test_every_family_goes_on_without_a_switch(kind, nodes, fields, switch, poli
     assert carried(compiled, hurt, "nic").sum() == pytest.approx(
         carried(compiled, whole, "nic").sum(), rel=1e-9
     )
-    assert not np.isnan(hurt.transfer_end_s[0]).any()
+    assert not np.isnan(hurt.transfers[0].end_s).any()
 
 
 @pytest.mark.parametrize("line", [{"at": "0 s", "for": "1 s"}, {"at": "0.25 s", "for": "0.5 s"}])
@@ -256,7 +256,7 @@ def test_a_fault_that_heals_before_traffic_starts_changes_nothing(line):
     compiled, layout = tree()
     whole = start(compiled, layout, PERMUTATION, wait_s=1.0)
     hurt = start(compiled, layout, PERMUTATION, {"kind": "plane", "plane": 0, **line}, wait_s=1.0)
-    assert hurt.transfer_end_s[0].tolist() == whole.transfer_end_s[0].tolist()
+    assert hurt.transfers[0].end_s.tolist() == whole.transfers[0].end_s.tolist()
     assert hurt.flows_rerouted == 0
 
 
@@ -337,7 +337,7 @@ def test_a_straggler_holds_up_those_that_wait_for_it():
     compiled, layout = tree()
     line = {"kind": "straggler", "node": 3, "index": 0, "slower": 1.5}
     recording = start(compiled, layout, PERMUTATION, line, wait_s=1.0)
-    ends = recording.transfer_end_s[0]
+    ends = recording.transfers[0].end_s
     assert recording.times.step_time_s == pytest.approx(5.5, rel=1e-12)
     assert ends[[0, 1, 2]] == pytest.approx(5.0, rel=1e-12)
     assert ends[3] == pytest.approx(5.5, rel=1e-12)
@@ -393,7 +393,7 @@ def test_several_runs_give_equal_bytes():
     first, second = (start(compiled, layout, PERMUTATION, *lines) for _ in range(2))
     third = start(compiled, layout, PERMUTATION, *reversed(lines))
     for other in (second, third):
-        assert other.transfer_end_s[0].tobytes() == first.transfer_end_s[0].tobytes()
+        assert other.transfers[0].end_s.tobytes() == first.transfers[0].end_s.tobytes()
         assert other.meter.bytes.tobytes() == first.meter.bytes.tobytes()
 
 

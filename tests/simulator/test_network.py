@@ -170,7 +170,7 @@ def test_bundles_change_no_time_and_no_cable(kind, fields):
         compiled, layout = network(6, gpus=2, kind=kind, bundle=bundle, **fields)
         recording = run(compiled, layout, transfers)
         outcomes.append(
-            (compiled.num_links, recording.transfer_end_s[0], compiled.per_cable(recording.meter.bytes))
+            (compiled.num_links, recording.transfers[0].end_s, compiled.per_cable(recording.meter.bytes))
         )
     (fewer, bundled_s, bundled_bytes), (more, single_s, single_bytes) = outcomes
     assert fewer < more

@@ -92,7 +92,7 @@ def test_the_timeline_reaches_the_end_of_a_step_that_outlasts_its_traffic(parts,
 def test_flows_table(parts):
     _, layout, transfers, recording, *_ = parts
     collectives = (Collective("c", transfers),)
-    flows = flows_table(collectives, recording.transfer_start_s, recording.transfer_end_s, layout)
+    flows = flows_table(collectives, recording.transfers, layout)
     assert flows[
         ["source_rank", "destination_rank", "source_node", "destination_node"]
     ].to_numpy().tolist() == [
@@ -119,7 +119,7 @@ def test_flows_with_several_ends_say_so_and_reductions_point_home(parts):
 def test_many_flows_become_a_row_per_pair_of_nodes(parts):
     _, layout, transfers, recording, *_ = parts
     collectives = (Collective("c", transfers),)
-    flows = flows_table(collectives, recording.transfer_start_s, recording.transfer_end_s, layout, max_rows=1)
+    flows = flows_table(collectives, recording.transfers, layout, max_rows=1)
     assert len(flows) == 1
     row = flows.iloc[0]
     assert (row["flows"], row["size_bytes"]) == (2, 40.0)
@@ -203,9 +203,7 @@ def result(parts, tasks):
     return Result(
         summary=summary,
         tasks=tasks,
-        flows=flows_table(
-            (Collective("c", transfers),), recording.transfer_start_s, recording.transfer_end_s, layout
-        ),
+        flows=flows_table((Collective("c", transfers),), recording.transfers, layout),
         links=links,
         link_timeline=timeline_table(
             links, recording.meter, compiled.link_of_cable, compiled.cables_of_link, step_s

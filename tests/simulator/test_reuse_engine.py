@@ -17,9 +17,9 @@ def recordings(graph: TaskGraph, compiled, layout):
     )
     assert with_reuse.times.start_s == pytest.approx(without.times.start_s, rel=1e-9)
     assert with_reuse.times.end_s == pytest.approx(without.times.end_s, rel=1e-9)
-    for name in ("transfer_start_s", "transfer_end_s"):
-        for ours, theirs in zip(getattr(with_reuse, name), getattr(without, name), strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-9)
+    for ours, theirs in zip(with_reuse.transfers, without.transfers, strict=True):
+        assert ours.start_s == pytest.approx(theirs.start_s, rel=1e-9)
+        assert ours.end_s == pytest.approx(theirs.end_s, rel=1e-9)
     assert with_reuse.meter.bytes == pytest.approx(without.meter.bytes, rel=1e-9)
     assert with_reuse.meter.saturated_s == pytest.approx(without.meter.saturated_s, rel=1e-9, abs=1e-15)
     assert without.collectives_reused == 0

@@ -18,7 +18,7 @@ def waits_of(compiled, layout, *collectives, price=lambda _: FREE, routes_known=
     found = explain(
         graph,
         recording.times,
-        recording.transfer_end_s,
+        recording.transfers,
         compiled,
         layout.endpoint_of_rank,
         price,

@@ -59,7 +59,7 @@ def test_incast():
     compiled, layout = network(8, gpus=1, planes=1)
     size = MESSAGE * np.arange(1, 8)
     recording = run(compiled, layout, Transfers.point_to_point(np.arange(1, 8), np.zeros(7, int), size))
-    ends = recording.transfer_end_s[0] * NIC / MESSAGE
+    ends = recording.transfers[0].end_s * NIC / MESSAGE
     assert ends == pytest.approx(np.cumsum([7, 6, 5, 4, 3, 2, 1]), rel=1e-9)
 
 
@@ -70,7 +70,7 @@ def test_parking_lot():
     transfers = Transfers.point_to_point(
         np.array([0, 0, 1]), np.array([2, 1, 2]), MESSAGE * np.array([1.0, 3, 3])
     )
-    ends = run(compiled, layout, transfers).transfer_end_s[0] * NIC / MESSAGE
+    ends = run(compiled, layout, transfers).transfers[0].end_s * NIC / MESSAGE
     assert ends == pytest.approx([2, 4, 4], rel=1e-9)
 
 
@@ -85,7 +85,7 @@ def test_ecmp_collisions_cost_what_the_busiest_cable_says():
         bills, _ = compiled.bills(transfers, layout.endpoint_of_rank, numbers, lambda: np.zeros(0))
         shared = np.bincount(bills.links, minlength=compiled.num_links)
         worst = [shared[bills.links[bills.offsets[f] : bills.offsets[f + 1]]].max() for f in numbers]
-        ends = run(compiled, layout, transfers).transfer_end_s[0] * NIC / MESSAGE
+        ends = run(compiled, layout, transfers).transfers[0].end_s * NIC / MESSAGE
         assert ends.max() == pytest.approx(max(worst), rel=1e-9)
     compiled, layout = network(8, gpus=1, planes=1, switch_ports=8)
     adaptive = run(compiled, layout, Transfers.point_to_point(source, target, np.full(4, MESSAGE)))
