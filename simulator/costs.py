@@ -34,10 +34,24 @@ class CommunicationCosts(Spec):
 
     start_up: before bytes move; per_message: by link profile, for which a message keeps a port busy beside its bytes
     (0 for a profile that is left out)
+    wait_beside_compute: beyond the start-up, before bytes move, while the ranks compute: for ranks that are not there
+    yet (None: nothing is waited for)
     """
 
     start_up: Duration
     per_message: dict[Literal["nvlink", "infiniband", "roce"], Duration]
+    wait_beside_compute: Duration | None = None
+
+
+class BesideCompute(Spec):
+    """How many times longer communication kernels keep ports busy while their ranks compute."""
+
+    dispatch: Slowdown
+    combine: Slowdown
+
+    def of(self, kernel: CommunicationKernel) -> tuple[str, Slowdown]:
+        """Return the name and the slowdown of the part that a kernel has."""
+        return ("combine", self.combine) if kernel.combines else ("dispatch", self.dispatch)
 
 
 class CostTable(Spec):
@@ -60,7 +74,7 @@ class CostTable(Spec):
     link_latency: dict[str, Latency]
     communication: dict[str, CommunicationCosts] = Field(default_factory=dict)
     codec: dict[str, Slowdown] = Field(default_factory=dict)
-    beside_compute: Slowdown | None = None
+    beside_compute: BesideCompute | None = None
     device: Device | None = None
     method: str = ""
     date: str = ""
@@ -138,12 +152,15 @@ class CostTable(Spec):
     def pricing(self, kernel: CommunicationKernel) -> Pricing:
         """Return what a communication kernel costs; KeyError where `check_kernel` finds one missing."""
         costs, slowdown = self.communication[kernel.name], 1.0
+        start_up_s = costs.start_up.value
         if kernel.codec:
             slowdown *= self.codec[kernel.codec].value
         if kernel.beside_compute and self.beside_compute is not None:
-            slowdown *= self.beside_compute.value
+            slowdown *= self.beside_compute.of(kernel)[1].value
+        if kernel.beside_compute and costs.wait_beside_compute is not None:
+            start_up_s += costs.wait_beside_compute.value
         return Pricing(
-            start_up_s=costs.start_up.value,
+            start_up_s=start_up_s,
             per_message_s={profile: gap.value for profile, gap in costs.per_message.items()},
             message_bytes=kernel.message_bytes,
             slowdown=slowdown,
@@ -170,7 +187,10 @@ class CostTable(Spec):
             if kernel.codec:
                 figures[f"codec.{kernel.codec}"] = self.codec[kernel.codec]
             if kernel.beside_compute and self.beside_compute is not None:
-                figures["beside_compute"] = self.beside_compute
+                part, figure = self.beside_compute.of(kernel)
+                figures[f"beside_compute.{part}"] = figure
+            if kernel.beside_compute and costs.wait_beside_compute is not None:
+                figures[f"{name}.wait_beside_compute"] = costs.wait_beside_compute
         for used in compute:
             figures |= self._figures_of(used)
         return {name: figure.describe() for name, figure in figures.items()}

@@ -21,7 +21,7 @@ _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 class Pricing:
     """What one kernel costs.
 
-    start_up_s: seconds that each transfer waits before its bytes move
+    start_up_s: seconds that each transfer waits before its bytes move, for ranks that still compute too
     per_message_s: by cable profile, seconds for which a message keeps a port busy beside its bytes
     message_bytes: bytes of a message; slowdown: how many times longer ports are busy, 1 or more
     over_nics: whether transfers between GPUs of one node cross the network

@@ -34,7 +34,7 @@ from topologies.cost import Prices
 from workloads import WorkloadSpec
 from workloads import models as model_catalogue
 from workloads.models import Model, load_model
-from workloads.tasks import Setting
+from workloads.tasks import GpuLimits, Setting
 
 MOST_NODES: Final = 1_000_000
 _LINKS_OF_A_NODE: Final = frozenset({"nvlink", "pcie"})
@@ -211,6 +211,7 @@ class LoadedScenario:
             gpus_per_node=self.node.gpus,
             folder=self.folder,
             nics_meet=self.scenario.cluster.nics_meet,
+            gpu=GpuLimits(self.node.gpu.memory, self.node.gpu.peak_bf16),
         )
 
 
@@ -300,7 +301,8 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
     with blaming(document, "workload"):
         scenario.workload.check(loaded.setting)
         kernels = scenario.workload.compute_kernels(loaded.setting)
-        check_sms_left(kernels, loaded.node.gpu)
+        with _blaming_communication_sms(scenario.workload):
+            check_sms_left(kernels, loaded.node.gpu)
     with blaming(document, "costs"):
         for kernel in scenario.workload.communication_kernels(loaded.setting):
             table.check_kernel(kernel)
@@ -341,6 +343,17 @@ def blaming(document: Document, field: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise document.error((field,), f"a file that this names cannot be read: {reason}") from error
+
+
+@contextmanager
+def _blaming_communication_sms(workload: Spec) -> Iterator[None]:
+    """Turn a ValueError within into a FieldError at the workload's `communication_sms`, if it has that field."""
+    try:
+        yield
+    except ValueError as error:
+        if "communication_sms" not in type(workload).model_fields:
+            raise
+        raise FieldError("communication_sms", str(error)) from error
 
 
 def resolved_text(loaded: LoadedScenario) -> str:

@@ -187,6 +187,7 @@ class ExpertParallelSpec(ExpertSettings):
             name=self.kernel,
             message_bytes=token.message,
             codec=token.number_format.codec,
+            combines=phase == "combine",
             beside_compute=self.beside_compute,
             over_nics=self.intra_node == "rdma",
             num_sms=self._num_sms,

@@ -5,10 +5,10 @@ business of `simulator.layout`, `simulator.network` and `simulator.engine`.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,15 @@ class Transfers:
             reduce=self.reduce[indices],
         )
 
+    def between(self, ranks: IntArray) -> Self:
+        """Return the transfers between other ranks; ranks: the one in place of 0, 1, ... in these."""
+        return replace(
+            self,
+            source_rank=ranks[self.source_rank],
+            relay_ranks=ranks[self.relay_ranks],
+            destination_ranks=ranks[self.destination_ranks],
+        )
+
     @classmethod
     def point_to_point(
         cls,
@@ -169,6 +178,7 @@ class CommunicationKernel:
 
     name: of the cost table's `communication`; message_bytes: the bytes that it moves at a time
     codec: of the cost table's `codec`, "" where it moves values as they are
+    combines: whether it brings results back and adds them up, as combine does, or spreads tokens as dispatch does
     beside_compute: whether the ranks compute while it runs
     over_nics: whether it crosses the network even between GPUs of one node, NVLink left unused
     num_sms: streaming multiprocessors that it holds on each rank while it runs
@@ -177,6 +187,7 @@ class CommunicationKernel:
     name: str
     message_bytes: int
     codec: str = ""
+    combines: bool = False
     beside_compute: bool = False
     over_nics: bool = False
     num_sms: int = 0
@@ -271,7 +282,17 @@ class TaskGraph:
         if not any(task.kernel for task in self.tasks):
             return self
         tasks = (
-            task if task.kernel is None else replace(task, duration_s=seconds(task.kernel))
+            task
+            if task.kernel is None
+            else Task(  # `replace` takes four times as long, and there are many
+                task.name,
+                task.rank,
+                task.stream,
+                task.after,
+                seconds(task.kernel),
+                task.collective,
+                task.kernel,
+            )
             for task in self.tasks
         )
         return replace(self, tasks=tuple(tasks))
@@ -290,12 +311,20 @@ class TaskTimes:
         return float(self.end_s.max(initial=0.0))
 
 
+class GpuLimits(NamedTuple):
+    """What a GPU has: bytes of memory, and its dense BF16 peak in FLOP/s."""
+
+    memory_bytes: float
+    peak_bf16_flops_per_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a workload's spec is checked against and built for.
 
     num_ranks: GPUs of the cluster; folder: where relative paths of the scenario start
     nics_meet: whether every NIC reaches every other over the network, as between planes they do not
+    gpu: what each GPU has; None for a workload that does not ask
     """
 
     model: Model | None
@@ -303,6 +332,7 @@ class Setting:
     gpus_per_node: int
     folder: Path
     nics_meet: bool = True
+    gpu: GpuLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +340,12 @@ class Summary:
     """What a workload says of its own run.
 
     breakdown_s: part -> seconds, adding up to the step time; metrics: `name_unit` -> value in SI units
+    tables: more that only this kind of workload has, as name -> rows with the same keys in each
     """
 
     breakdown_s: dict[str, float]
     metrics: dict[str, float]
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class Workload(Protocol):

@@ -151,8 +151,48 @@ def test_slowdowns_multiply_and_messages_are_the_kernel_s():
     table = load_cost_table("h800-published", Path())
     plain, slow = table.pricing(NORMAL), table.pricing(replace(NORMAL, codec="logfmt", beside_compute=True))
     assert (plain.slowdown, plain.message_bytes) == (1.0, 7472)
-    assert slow.slowdown == table.codec["logfmt"].value * table.beside_compute.value
-    assert slow.start_up_s == plain.start_up_s == table.communication["normal"].start_up.value
+    assert slow.slowdown == table.codec["logfmt"].value * table.beside_compute.dispatch.value
+    assert plain.start_up_s == table.communication["normal"].start_up.value
+
+
+def test_dispatch_and_combine_are_slowed_beside_computation_each_by_its_own_figure():
+    table = load_cost_table("h800-published", Path())
+    beside = replace(NORMAL, beside_compute=True)
+    combine = replace(beside, combines=True)
+    assert table.pricing(beside).slowdown == table.beside_compute.dispatch.value
+    assert table.pricing(combine).slowdown == table.beside_compute.combine.value
+    assert table.beside_compute.dispatch.value > table.beside_compute.combine.value > 1.0
+    named = table.sources(frozenset(), (combine,))
+    assert "beside_compute.combine" in named
+    assert "beside_compute.dispatch" not in named
+
+
+def test_a_kernel_waits_only_beside_computation_and_only_if_its_table_says_so():
+    table = load_cost_table("h800-published", Path())
+    normal, beside = table.communication["normal"], replace(NORMAL, beside_compute=True)
+    assert normal.wait_beside_compute.value > 0.0
+    assert table.pricing(NORMAL).start_up_s == normal.start_up.value
+    assert table.pricing(beside).start_up_s == normal.start_up.value + normal.wait_beside_compute.value
+    # no wait is known of low-latency kernels, and nothing is waited for where all is ideal
+    low_latency = replace(beside, name="low-latency")
+    assert table.pricing(low_latency).start_up_s == table.communication["low-latency"].start_up.value
+    assert load_cost_table("ideal", Path()).pricing(beside).start_up_s == 0.0
+
+
+def test_roofline_has_the_communication_costs_of_the_published_table_assumed():
+    published, roofline = (load_cost_table(name, Path()) for name in ("h800-published", "roofline"))
+    assert roofline.communication.keys() == published.communication.keys()
+    for name in published.communication:
+        kernel = CommunicationKernel(name, message_bytes=7472, codec="logfmt", beside_compute=True)
+        for used in (
+            kernel,
+            replace(kernel, combines=True),
+            replace(kernel, codec="", beside_compute=False),
+        ):
+            assert roofline.pricing(used) == published.pricing(used)
+        told = roofline.sources(frozenset({"nvlink"}), (kernel,))
+        assert told.keys() == published.sources(frozenset({"nvlink"}), (kernel,)).keys()
+        assert all(text.startswith("assumed: as h800-published") for text in told.values())
 
 
 def test_sources_name_each_constant_of_a_kernel_and_what_a_fit_misses():
@@ -163,8 +203,9 @@ def test_sources_name_each_constant_of_a_kernel_and_what_a_fit_misses():
     assert added == {
         "communication.normal.start_up",
         "communication.normal.per_message.nvlink",
+        "communication.normal.wait_beside_compute",
         "codec.logfmt",
-        "beside_compute",
+        "beside_compute.dispatch",
     }
     told = table.sources(profiles, (slow,))["communication.normal.start_up"]
     assert told.startswith("fitted: ")
@@ -174,8 +215,20 @@ def test_sources_name_each_constant_of_a_kernel_and_what_a_fit_misses():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"beside_compute": {"value": 0.5, "how": "assumed", "source": "x"}}, "not between 1 and 1000"),
+        (
+            {
+                "beside_compute": {
+                    part: {"value": 0.5, "how": "assumed", "source": "x"} for part in ("dispatch", "combine")
+                }
+            },
+            "not between 1 and 1000",
+        ),
+        ({"beside_compute": {"dispatch": TABLE["beside_compute"]["dispatch"]}}, "beside_compute.combine"),
         ({"communication": {"normal": {"per_message": {}}}}, "communication.normal.start_up"),
+        (
+            {"communication": {"normal": TABLE["communication"]["normal"] | {"wait_beside_compute": "1 ms"}}},
+            "communication.normal.wait_beside_compute",
+        ),
     ],
 )
 def test_constants_of_kernels_are_checked(tmp_path, changes, message):
@@ -262,7 +315,8 @@ def test_kernels_that_a_table_lacks_are_named_when_the_scenario_is_loaded(tmp_pa
     ):
         load_scenario(scenario, ["cluster.node=gb200-nvl72", "costs=h800-published"])
     with pytest.raises(
-        InputError, match="workload: communication kernels hold 132 of the 132 SMs of the H800 SXM5"
+        InputError,
+        match=r"workload\.communication_sms: communication kernels hold 132 of the 132 SMs of the H800 SXM5",
     ):
         load_scenario(scenario, ["costs=h800-published", "workload.communication_sms=132"])
 

@@ -360,6 +360,23 @@ def test_scenarios_are_frozen(write):
     assert isinstance(loaded.scenario, Scenario)
 
 
+KERNELS = """\
+name: kernels
+cluster: {node: h800, topology: {kind: none}}
+workload:
+  kind: kernels
+  calls: [{kind: norm, rows: 8, width: 8}]
+  communication_sms: 132
+"""
+
+
+def test_sms_that_leave_none_to_compute_are_blamed_on_the_field_that_asks_for_them(write):
+    with pytest.raises(InputError, match="hold 132 of the 132 SMs of the H800 SXM5") as caught:
+        load_scenario(write(KERNELS))
+    assert (caught.value.field, caught.value.line) == ("workload.communication_sms", 6)
+    assert load_scenario(write(KERNELS), ["workload.communication_sms=66"]).num_nodes == 1
+
+
 @pytest.mark.parametrize("routing", ["minimal", "valiant"])
 def test_minimal_and_valiant_are_for_networks_of_routers(write, routing):
     with pytest.raises(

@@ -53,7 +53,7 @@ def test_a_balanced_low_latency_dispatch_within_a_node_is_arithmetic(overrides):
     assert metrics["dispatch_logical_bytes"] == 1024 * message
     costs = TABLE.communication["low-latency"]
     slowdown = TABLE.codec["logfmt"].value if "logfmt" in str(overrides) else 1.0
-    slowdown *= TABLE.beside_compute.value if "beside_compute" in str(overrides) else 1.0
+    slowdown *= TABLE.beside_compute.dispatch.value if "beside_compute" in str(overrides) else 1.0
     each_s = slowdown * (message / 160e9 + costs.per_message["nvlink"].value)
     fixed_s = costs.start_up.value + TABLE.link_latency["nvlink"].same_leaf
     count = (metrics["dispatch_s"] - fixed_s) / each_s

@@ -196,13 +196,13 @@ def test_kernels_of_dispatch_and_combine():
     # Messages as of `token_bytes`: 7,472 and, in LogFMT of 10 bits, 9,408 + 8 + 32 up to 9,456.
     normal = spec(combine_format="logfmt10", communication_sms=24, beside_compute=True)
     assert normal.communication_kernels(setting(16)) == (
-        CommunicationKernel("normal", 7472, "", beside_compute=True, over_nics=False, num_sms=24),
-        CommunicationKernel("normal", 9456, "logfmt", beside_compute=True, over_nics=False, num_sms=24),
+        CommunicationKernel("normal", 7472, "", beside_compute=True, num_sms=24),
+        CommunicationKernel("normal", 9456, "logfmt", combines=True, beside_compute=True, num_sms=24),
     )
     low_latency = spec(kernel="low-latency", dispatch_format="logfmt8", intra_node="rdma")
     assert low_latency.communication_kernels(setting(16)) == (
         CommunicationKernel("low-latency", 7632, "logfmt", over_nics=True),
-        CommunicationKernel("low-latency", 14336, "", over_nics=True),
+        CommunicationKernel("low-latency", 14336, "", combines=True, over_nics=True),
     )
     assert not any(
         kernel.over_nics for kernel in spec(kernel="low-latency").communication_kernels(setting(16))
