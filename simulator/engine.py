@@ -1,35 +1,38 @@
 """Runs a task graph: SimPy schedules what tasks wait for, the fluid network moves the bytes in between.
 
-Every stream of every rank is a SimPy process that runs its tasks in order. Between two SimPy events nothing but
-flows can change, so that the fluid network runs its own completions up to the next event in compiled code; it
-stops early only when the last flow that some rank waits for has ended. A collective of thousands of flows thus
-is an event or two for each rank that takes part. One that repeats takes the solution of the one before
-(`simulator.reuse`).
+SimPy's environment is the clock, and holds the events to come: ends of kernels, ends of what tasks wait for in
+collectives, faults. Between two events nothing but flows can change, so that the network runs up to the next one on
+its own, and stops early only when something has ended that a task waits for. A collective of thousands of flows thus
+is an event or two; one that repeats takes the solution of the one before (`simulator.reuse`).
+
+**The order of what happens at one instant.** Faults come first. Kernels that end then do so in the order in which
+they started; what ends in collectives, in the order of the tasks that wait for it. A task that ends lets the next of
+its stream go on, if that one waits for nothing else, and then those that depend on it, in the order of the graph;
+what ends thereby at once takes its turn after all that has ended before. Once nothing more happens without bytes, the
+collectives that have become ready start, in the order of the graph, and bytes move on.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from math import isnan
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from simulator.fault_clock import NO_FAULTS, Death, Faults, kernel_end_s
+from simulator.collectives import Collectives
+from simulator.fault_clock import NO_FAULTS, Death, Faults, Slowdown, kernel_end_s
 from simulator.meter import LinkMeter
 from simulator.network import Network
 from simulator.pricing import FREE, Pricing
 from simulator.rerouting import FaultError, Rerouting
 from simulator.reuse import ReusingNetwork
-from simulator.rows import csr_offsets, csr_select
 from simulator.transfer_times import TransferTimes
-from workloads.tasks import CommunicationKernel, Stream, Task, TaskGraph, TaskTimes, Transfers
+from workloads.tasks import CommunicationKernel, Stream, TaskGraph, TaskTimes
 
 IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
-Key = TypeVar("Key", np.int64, np.float64)
 
 
 class StalledError(RuntimeError):
@@ -86,83 +89,8 @@ def execute(
     return _Execution(graph, network, endpoint_of_rank, progress, why_not, faults, price).run()
 
 
-class _CollectiveRun:
-    """A collective under way: which ranks have joined, which transfers have started, what each rank waits for."""
-
-    def __init__(self, transfers: Transfers, fluid: ReusingNetwork, pricing: Pricing) -> None:
-        self.transfers, self._pricing = transfers, pricing
-        count = len(transfers)
-        rows = np.arange(count)
-        fan_rows = np.repeat(rows, np.diff(transfers.destination_offsets))
-        gathered = transfers.reduce[fan_rows]
-        # A rank that is named more than once still joins once.
-        sent, senders = _unique_pairs(
-            np.concatenate([rows[~transfers.reduce], fan_rows[gathered]]),
-            np.concatenate([transfers.source_rank[~transfers.reduce], transfers.destination_ranks[gathered]]),
-        )
-        self._sent_by = _rows_by_key(senders, sent)
-        self._missing_senders = np.bincount(sent, minlength=count)
-        self._ready: list[IntArray] = []
-        self.flow_of_transfer = np.full(count, -1)  # -1: its senders have not all joined
-        self.begin_s = np.full(count, np.nan)  # when its senders had joined and its delay had passed
-        self.start_s = np.full(count, np.nan)  # when its latency had passed too
-
-        # A watch for each rank, counting the transfers that it sends or receives.
-        end_rows, end_ranks = _unique_pairs(
-            np.concatenate([rows, fan_rows]),
-            np.concatenate([transfers.source_rank, transfers.destination_ranks]),
-        )
-        ranks, place, counts = np.unique(end_ranks, return_inverse=True, return_counts=True)
-        watches = fluid.add_watches(counts)
-        self.watch_of_rank: dict[int, int] = dict(zip(ranks.tolist(), watches.tolist(), strict=True))
-        self._watch_offsets = csr_offsets(np.bincount(end_rows, minlength=count))
-        self._watches = watches[place]
-
-    def join(self, rank: int, now_s: float) -> IntArray:
-        """Let a rank take part; return the transfers all of whose senders now do."""
-        mine: IntArray = self._sent_by.get(rank, np.zeros(0, np.int64))
-        self._missing_senders[mine] -= 1
-        complete: IntArray = mine[self._missing_senders[mine] == 0]
-        self.begin_s[complete] = now_s + self.transfers.delay_s[complete]
-        return complete
-
-    def end_s(self, finish_s: FloatArray) -> FloatArray:
-        """Return when each transfer ended, NaN if it has not: [num_transfers]; finish_s: [num_flows]."""
-        end_s, started = np.full(len(self.transfers), np.nan), self.flow_of_transfer >= 0
-        end_s[started] = finish_s[self.flow_of_transfer[started]]
-        return end_s
-
-    def make_ready(self, transfers: IntArray) -> None:
-        """Have transfers routed and started before bytes move on; they wait for `begin_s` in the network."""
-        self._ready.append(transfers)
-
-    def start_ready(self, fluid: ReusingNetwork, rerouting: Rerouting, endpoint_of_rank: IntArray) -> None:
-        """Start all transfers that have become ready, as flows of the fluid network, in the collective's order.
-
-        Hence repeats are equal flow by flow, in whatever order ranks have joined.
-        """
-        ready = np.sort(np.concatenate(self._ready))
-        self._ready = []
-        transfers = self.transfers.select(ready)
-        bills, latency_s = rerouting.network.bills(
-            transfers, endpoint_of_rank, ready, fluid.backlog_bytes, self._pricing
-        )
-        self.start_s[ready] = self.begin_s[ready] + latency_s
-        watch_offsets, entries = csr_select(self._watch_offsets, ready)
-        ids = fluid.add_flows(
-            bills,
-            transfers.size_bytes,
-            self.start_s[ready],
-            transfers.weight,
-            watch_offsets,
-            self._watches[entries],
-        )
-        self.flow_of_transfer[ready] = ids
-        rerouting.note(transfers, ready, ids, bills, self._pricing)
-
-
 class _Execution:
-    """One run of a task graph: the SimPy environment, the fluid network, and the records."""
+    """One run of a task graph: the SimPy environment, the network, and the records."""
 
     def __init__(
         self,
@@ -178,207 +106,220 @@ class _Execution:
         total = max(1, sum(len(collective.transfers) for collective in graph.collectives))
         report = None if progress is None else lambda ended: progress(ended / total)
         self.fluid = ReusingNetwork(network.capacity_bytes_per_s, report, reuse=not no_reuse)
-        self._price = price
         self._reuse = f"off: {no_reuse}" if no_reuse else "on"
         self.environment = simpy.Environment()
         changes = faults.changes()
-        self.rerouting = Rerouting(network, self.fluid, endpoint_of_rank, changes)
+        self.rerouting = Rerouting(network, self.fluid.shared, endpoint_of_rank, changes)
         self._has_faults = bool(changes or faults.deaths)
         # Scheduled before all else, they come first of what happens at one instant.
         for death in sorted(faults.deaths, key=lambda death: (death.at_s, death.endpoint)):
             self._at(death.at_s, partial(self._kill, death))
         for change in changes:
             self._at(change.at_s, self.rerouting.apply_next)
-        slowdowns = faults.slowdowns
-        self.slowdowns_of = {
-            endpoint: [fault for fault in slowdowns if fault.endpoint == endpoint]
-            for endpoint in {fault.endpoint for fault in slowdowns}
-        }
-        self.collectives: dict[int, _CollectiveRun] = {}
-        self._ready: set[int] = set()  # collectives with transfers that are to start before bytes move on
-        self.done = [self.environment.event() for _ in graph.tasks]
-        self.start_s = np.full(len(graph.tasks), np.nan)
-        self.end_s = np.full(len(graph.tasks), np.nan)
-        self._num_to_end = len(graph.tasks)
-        self._waiting_for: dict[int, simpy.Event] = {}  # watch -> the event of the task that waits for it
-        self._fired: set[int] = set()
+        self._at(0.0, self._begin)
+        self.tasks = _TaskList(graph)
+        self._slowdowns = _slowdowns_of_leaders(faults, self.tasks.leader_of_rank, endpoint_of_rank)
+        self.collectives = Collectives(
+            graph.collectives,
+            network,
+            self.fluid,
+            self.rerouting,
+            endpoint_of_rank,
+            self.tasks.leader_of_rank,
+            price,
+            self.environment,
+        )
+        count = len(graph.tasks)
+        self.start_s, self.end_s = [np.nan] * count, [np.nan] * count
+        self._num_to_end = count
+        self._ended: deque[int] = deque()  # tasks whose ends have yet to be handled
 
     def run(self) -> Recording:
-        """Start a process per stream, then take turns: flows up to the next event, then the event."""
-        streams: dict[tuple[int, Stream], list[int]] = defaultdict(list)
-        for index, task in enumerate(self.graph.tasks):
-            if task.stream is None:
-                self.environment.process(self._run_in_order([index]))
-            else:
-                streams[task.rank, task.stream].append(index)
-        for indices in streams.values():
-            self.environment.process(self._run_in_order(indices))
+        """Take turns: flows up to the next event, then the event."""
+        environment = self.environment
         while True:
             if self._has_faults and self._num_to_end == 0:
                 break  # faults that are still to come change nothing
-            horizon_s = self.environment.peek()
-            if horizon_s > self.environment.now and self._move_bytes(horizon_s):
+            horizon_s = environment.peek()
+            if horizon_s > environment.now and self._move_bytes(horizon_s):
                 continue
             if horizon_s == np.inf:
                 break
-            self.environment.step()
+            environment.step()
         self._check_all_ended()
         return self._recording()
 
     def _move_bytes(self, horizon_s: float) -> bool:
-        """Run the fluid network up to the next event; return whether something that is waited for ended before."""
-        for collective in sorted(self._ready):
-            self.collectives[collective].start_ready(self.fluid, self.rerouting, self.endpoint_of_rank)
-        self._ready.clear()
-        fired = self.fluid.advance(horizon_s)
-        if not fired:
+        """Run the network up to the next event; return whether something that is waited for ended before."""
+        self.collectives.start_ready()
+        ended = self.fluid.advance(horizon_s)
+        if not ended:
             return False
-        instant = self.environment.timeout(max(0.0, self.fluid.now_s - self.environment.now))
-        instant.callbacks.append(lambda _: self._release(fired))
+        tasks = self.collectives.end(ended)
+        self._at(max(0.0, self.fluid.now_s - self.environment.now), partial(self._end, tasks))
         return True
 
-    def _release(self, fired: list[int]) -> None:
-        """Let the tasks go on that wait for these watches; a rank that has yet to join finds its own fired."""
-        self._fired.update(fired)
-        for watch in fired:
-            if watch in self._waiting_for:
-                self._waiting_for.pop(watch).succeed()
+    def _begin(self) -> None:
+        """Start all tasks that wait for nothing."""
+        tasks = self.tasks
+        for index in range(len(self.end_s)):
+            if tasks.is_head[index] and not tasks.num_unmet[index]:
+                self._start(index)
+        self._handle_ends()
 
-    def _run_in_order(self, indices: list[int]) -> Generator[simpy.Event, None, None]:
-        """Run the tasks of one stream, each after those that it depends on."""
-        for index in indices:
-            task = self.graph.tasks[index]
-            unmet = [self.done[before] for before in task.after if not self.done[before].processed]
-            if unmet:
-                yield self.environment.all_of(unmet)
-            self.start_s[index] = self.environment.now
-            if task.duration_s > 0.0:
-                yield self.environment.timeout(self._duration_s(task))
-            if task.collective is not None:
-                yield from self._take_part(task, task.collective)
-            self.end_s[index] = self.environment.now
+    def _start(self, index: int) -> None:
+        """Start a task: its kernel, if it has one, and then its part in a collective."""
+        self.start_s[index] = self.environment.now
+        if self.tasks.duration_s[index] > 0.0:
+            self._at(self._duration_s(index), partial(self._end_kernel, index))
+        else:
+            self._take_part(index)
+
+    def _end_kernel(self, index: int) -> None:
+        self._take_part(index)
+        self._handle_ends()
+
+    def _take_part(self, index: int) -> None:
+        """Let a task join its collective, if it has one; it ends now unless it has something to wait for there."""
+        collective = self.tasks.collective[index]
+        if collective is None or not self.collectives.join(collective, self.tasks.rank[index], index):
+            self._ended.append(index)
+
+    def _end(self, indices: list[int]) -> None:
+        """Let tasks end that waited for bytes."""
+        self._ended.extend(indices)
+        self._handle_ends()
+
+    def _handle_ends(self) -> None:
+        """Let tasks go on that waited for those that have ended."""
+        tasks, now_s = self.tasks, self.environment.now
+        num_unmet, is_head = tasks.num_unmet, tasks.is_head
+        while self._ended:
+            index = self._ended.popleft()
+            self.end_s[index] = now_s
             self._num_to_end -= 1
-            self.done[index].succeed()
+            following = tasks.following[index]
+            if following >= 0:
+                is_head[following] = True
+                if not num_unmet[following]:
+                    self._start(following)
+            for dependent in tasks.dependents[index]:
+                num_unmet[dependent] -= 1
+                if not num_unmet[dependent] and is_head[dependent]:
+                    self._start(dependent)
 
-    def _duration_s(self, task: Task) -> float:
-        """Return how long a task's kernel takes if it starts now: longer on a GPU that is slow meanwhile."""
-        slowdowns = self.slowdowns_of.get(int(self.endpoint_of_rank[task.rank]))
-        if not slowdowns:
-            return task.duration_s
-        now_s = self.environment.now
-        return kernel_end_s(now_s, task.duration_s, slowdowns) - now_s
+    def _duration_s(self, index: int) -> float:
+        """Return how long a task's kernel takes if it starts now: longer on GPUs that are slow meanwhile."""
+        duration_s, now_s = self.tasks.duration_s[index], self.environment.now
+        slow = self._slowdowns.get(self.tasks.rank[index])
+        if not slow:
+            return duration_s
+        return max(duration_s, *(kernel_end_s(now_s, duration_s, each) - now_s for each in slow))
 
-    def _at(self, at_s: float, happen: Callable[[], None]) -> None:
-        """Let something happen at an instant to come."""
-        timeout = self.environment.timeout(at_s)
-        timeout.callbacks.append(lambda _: happen())
+    def _at(self, after_s: float, happen: Callable[[], None]) -> None:
+        """Let something happen after a while."""
+        event = self.environment.timeout(after_s)
+        event.callbacks.append(lambda _: happen())
 
     def _kill(self, death: Death) -> None:
         """Raise FaultError, naming who waits, if a GPU that dies has tasks to end."""
-        tasks = self.graph.tasks
-        to_end = [index for index in np.flatnonzero(np.isnan(self.end_s)).tolist() if tasks[index].stream]
-        own = {index for index in to_end if self.endpoint_of_rank[tasks[index].rank] == death.endpoint}
+        tasks, leader_of_rank = self.graph.tasks, self.tasks.leader_of_rank
+        ranks = np.flatnonzero(self.endpoint_of_rank[: len(leader_of_rank)] == death.endpoint)
+        dying = set(leader_of_rank[ranks].tolist())
+        to_end = [index for index, end_s in enumerate(self.end_s) if isnan(end_s) and tasks[index].stream]
+        own = {index for index in to_end if tasks[index].rank in dying}
         if not own:
             return
         collectives = {tasks[index].collective for index in own} - {None}
-        waiting = sorted(
-            {
-                tasks[index].rank
-                for index in to_end
-                if index not in own
-                and (tasks[index].collective in collectives or not own.isdisjoint(tasks[index].after))
-            }
-        )
+        waiting = {
+            tasks[index].rank
+            for index in to_end
+            if index not in own
+            and (tasks[index].collective in collectives or not own.isdisjoint(tasks[index].after))
+        }
+        others = np.isin(leader_of_rank, sorted(waiting | dying))
+        others[ranks] = False
+        waiting_ranks = np.flatnonzero(others).tolist()
         name = self.network.gpu_name(death.endpoint)
-        ranks = ", ".join(map(str, waiting[:8])) + (", ..." if len(waiting) > 8 else "")
+        named = ", ".join(map(str, waiting_ranks[:8])) + (", ..." if len(waiting_ranks) > 8 else "")
         msg = (
             f"{name} dies at {death.at_s:.6g} s with {len(own)} tasks to end, first {tasks[min(own)].name}; "
-            + (f"{len(waiting)} ranks wait for them: {ranks}" if waiting else "no other rank waits for them")
+            + (
+                f"{len(waiting_ranks)} ranks wait for them: {named}"
+                if waiting_ranks
+                else "no other rank waits for them"
+            )
         )
         raise FaultError(msg)
 
-    def _take_part(self, task: Task, collective: int) -> Generator[simpy.Event, None, None]:
-        """Join a collective, and wait for all transfers that the task's rank sends or receives in it."""
-        if collective not in self.collectives:
-            described = self.graph.collectives[collective]
-            pricing = FREE if described.kernel is None else self._price(described.kernel)
-            self.collectives[collective] = _CollectiveRun(described.transfers, self.fluid, pricing)
-        run = self.collectives[collective]
-        self._start(collective, run.join(task.rank, self.environment.now))
-        watch = run.watch_of_rank.get(task.rank)
-        if watch is not None and watch not in self._fired:
-            self._waiting_for[watch] = self.environment.event()
-            yield self._waiting_for[watch]
-
-    def _start(self, collective: int, transfers: IntArray) -> None:
-        """Start transfers; where routes depend on the load, those with a delay are routed when it has passed."""
-        run = self.collectives[collective]
-        delayed = run.transfers.delay_s[transfers] > 0.0
-        if not (self.network.routes_by_load and delayed.any()):
-            self._make_ready(collective, transfers)
-            return
-        self._make_ready(collective, transfers[~delayed])
-        for begin_s, group in _rows_by_key(run.begin_s[transfers[delayed]], transfers[delayed]).items():
-            timeout = self.environment.timeout(max(0.0, begin_s - self.environment.now))
-            timeout.callbacks.append(partial(self._start_group, collective, group))
-
-    def _start_group(self, collective: int, group: IntArray, _event: simpy.Event) -> None:
-        self._make_ready(collective, group)
-
-    def _make_ready(self, collective: int, transfers: IntArray) -> None:
-        """Have transfers of a collective, if any, started before bytes move on."""
-        if len(transfers):
-            self.collectives[collective].make_ready(transfers)
-            self._ready.add(collective)
-
     def _check_all_ended(self) -> None:
         """Raise StalledError unless every task has ended."""
-        stuck = np.flatnonzero(np.isnan(self.end_s))
-        if len(stuck):
+        stuck = [index for index, end_s in enumerate(self.end_s) if isnan(end_s)]
+        if stuck:
             first = [self.graph.tasks[index] for index in stuck[:3]]
             names = ", ".join(f"{task.name} of rank {task.rank}" for task in first)
-            flows = int(np.isnan(self.fluid.finish_s).sum())
+            flows = int(np.isnan(self.fluid.shared.finish_s).sum())
             msg = f"{len(stuck)} tasks cannot end, among them {names}; {flows} flows have bytes left but no capacity"
             raise StalledError(msg)
 
     def _recording(self) -> Recording:
         """Return the records of a run that has ended."""
-        runs = [self.collectives.get(index) for index in range(len(self.graph.collectives))]
-        finish_s, reused_flows = self.fluid.finish_s, self.fluid.reused_flows
-        reused = [
-            bool(reused_flows[flows].all())
-            for flows in (
-                run.flow_of_transfer[run.flow_of_transfer >= 0] for run in self.collectives.values()
-            )
-            if len(flows)
-        ]
+        collectives = self.collectives
+        transfers = collectives.close()
         return Recording(
-            times=TaskTimes(self.start_s, self.end_s),
-            transfers=tuple(
-                TransferTimes(np.zeros(0), np.zeros(0))
-                if run is None
-                else TransferTimes(run.start_s, run.end_s(finish_s))
-                for run in runs
-            ),
+            times=TaskTimes(np.array(self.start_s, np.float64), np.array(self.end_s, np.float64)),
+            transfers=transfers,
             meter=self.fluid.meter,
             solves=self.fluid.solves,
-            collectives_solved=len(reused) - sum(reused),
-            collectives_reused=sum(reused),
+            collectives_solved=collectives.num_solved,
+            collectives_reused=collectives.num_reused,
             reuse=self._reuse,
             flows_rerouted=self.rerouting.num_rerouted,
         )
 
 
-def _unique_pairs(rows: IntArray, ranks: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the distinct pairs of a row and a rank, in rising order."""
-    num_ranks = int(ranks.max(initial=0)) + 1
-    unique_rows, unique_ranks = np.divmod(np.unique(rows * num_ranks + ranks), num_ranks)
-    return unique_rows, unique_ranks
+class _TaskList:
+    """A graph's tasks as lists [num_tasks], and what each still waits for.
+
+    following: the next on the same stream, -1 for none; dependents: those that depend on it
+    num_unmet: dependencies that have yet to end; is_head: whether all before it on its stream have ended
+    leader_of_rank: [num_ranks], each rank its own where nothing is folded
+    """
+
+    def __init__(self, graph: TaskGraph) -> None:
+        tasks = graph.tasks
+        count = len(tasks)
+        self.rank = [task.rank for task in tasks]
+        self.duration_s = [task.duration_s for task in tasks]
+        self.collective = [task.collective for task in tasks]
+        self.num_unmet = [len(task.after) for task in tasks]
+        self.is_head = [True] * count
+        self.following = [-1] * count
+        self.dependents: list[tuple[int, ...] | list[int]] = [()] * count
+        last_of_stream: dict[tuple[int, Stream], int] = {}
+        for index, task in enumerate(tasks):
+            for before in task.after:
+                dependents = self.dependents[before]
+                if isinstance(dependents, list):
+                    dependents.append(index)
+                else:
+                    self.dependents[before] = [index]
+            if task.stream is not None:
+                before = last_of_stream.get((task.rank, task.stream), -1)
+                if before >= 0:
+                    self.following[before], self.is_head[index] = index, False
+                last_of_stream[task.rank, task.stream] = index
+        leaders = graph.leader_of_rank
+        self.leader_of_rank = np.arange(graph.num_ranks) if leaders is None else leaders
 
 
-def _rows_by_key(keys: NDArray[Key], values: IntArray) -> dict[Any, IntArray]:
-    """Return the values of each key, in rising order of position."""
-    order = np.argsort(keys, kind="stable")
-    unique, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
-    rows = zip(unique.tolist(), starts.tolist(), counts.tolist(), strict=True)
-    return {key: values[order[start : start + count]] for key, start, count in rows}
+def _slowdowns_of_leaders(
+    faults: Faults, leader_of_rank: IntArray, endpoint_of_rank: IntArray
+) -> dict[int, list[list[Slowdown]]]:
+    """Return the slowdowns of each slow GPU among those that a leader's tasks run on, by leader."""
+    found: dict[int, list[list[Slowdown]]] = {}
+    for endpoint in sorted({fault.endpoint for fault in faults.slowdowns}):
+        of_endpoint = [fault for fault in faults.slowdowns if fault.endpoint == endpoint]
+        for rank in np.flatnonzero(endpoint_of_rank[: len(leader_of_rank)] == endpoint).tolist():
+            found.setdefault(int(leader_of_rank[rank]), []).append(of_endpoint)
+    return found

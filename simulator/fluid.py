@@ -242,8 +242,12 @@ class FluidNetwork:
         on_link = np.bincount(rows.bills.links, bytes_of_entry, len(self.capacity_bytes_per_s))
         with np.errstate(divide="ignore", invalid="ignore"):
             needed_s = np.nan_to_num(on_link / self.capacity_bytes_per_s, posinf=0.0).max(initial=0.0)
+        is_empty = self.num_flows == len(rows)  # these are the first
         while state.bin_width_s[0] * state.bins.shape[1] < self.now_s + needed_s:
-            fold(state.bins, state.bin_width_s)
+            if is_empty:
+                state.bin_width_s[0] *= 2.0
+            else:
+                fold(state.bins, state.bin_width_s)
             state.now["bin"] //= 2
         state.now["next_bin_s"] = (state.now["bin"] + 1) * state.bin_width_s[0]
 

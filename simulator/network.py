@@ -135,8 +135,9 @@ class Network:
             return bills
         charge_of_link = np.ones(self.num_links)
         for profile, ports in self._ports_of_profile.items():
-            capacity = self.capacity_bytes_per_s[ports]
-            charge_of_link[ports] = [pricing.charge(profile, port) for port in capacity.tolist()]
+            capacities, place = np.unique(self.capacity_bytes_per_s[ports], return_inverse=True)
+            charges = np.array([pricing.charge(profile, capacity) for capacity in capacities.tolist()])
+            charge_of_link[ports] = charges[place]
         return Bills(
             bills.offsets, bills.links, bills.coefficients * charge_of_link[bills.links], bills.coefficients
         )

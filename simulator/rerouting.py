@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from simulator.bills import Bills
 from simulator.fault_clock import Change
+from simulator.fluid import FluidNetwork
 from simulator.network import Network
 from simulator.pricing import Pricing
-from simulator.reuse import ReusingNetwork
 from workloads.tasks import Transfers
 
 IntArray = NDArray[np.int64]
@@ -53,7 +53,7 @@ class Rerouting:
     """
 
     def __init__(
-        self, network: Network, fluid: ReusingNetwork, endpoint_of_rank: IntArray, changes: Sequence[Change]
+        self, network: Network, fluid: FluidNetwork, endpoint_of_rank: IntArray, changes: Sequence[Change]
     ) -> None:
         self.network = network  # as it is now
         self.num_rerouted = 0
@@ -62,14 +62,18 @@ class Rerouting:
         self._share = np.ones(len(network.cables))
         self._started: list[_Started] = []
 
+    @property
+    def must_know(self) -> bool:
+        """Return whether flows that start are to be noted."""
+        return bool(self._to_come) or self.network is not self._whole
+
     def note(
         self, transfers: Transfers, numbers: IntArray, ids: IntArray, bills: Bills, pricing: Pricing
     ) -> None:
         """Take notice of flows that start: [num_flows] each. Raises FaultError for those that have no way."""
-        if self._to_come or self.network is not self._whole:
-            started = _Started(transfers, numbers, ids, bills, pricing)
-            self._started.append(started)
-            self._check_ways([started])
+        started = _Started(transfers, numbers, ids, bills, pricing)
+        self._started.append(started)
+        self._check_ways([started])
 
     def apply_next(self) -> None:
         """Let the next change happen. Raises FaultError, naming flows, when some have no way and none is to come."""

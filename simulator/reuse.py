@@ -1,56 +1,58 @@
-"""The fluid network with a memory: a batch of flows that repeats one solved before takes that solution.
+"""The fluid network with a memory: what repeats is played back, not solved again.
 
-A *batch* is what one call of `add_flows` brings. Repeats have equal keys: equal bills, bytes and weights, and starts
-that are equal relative to the earliest one. A batch that finds others under way, or waiting, on a link that it
-crosses runs with them in the network. Of those with one key that come alone,
+Batches of flows that meet on links are an *episode* (`simulator.episode`); flows of different episodes share no link,
+not even through others, so that they do not know of each other. An episode with a key that has come before takes the
+solution of that one: parts of batches end at its times, and no flow enters a network. Otherwise it is solved in a
+network of its own, and the solution is kept (`simulator.library`). What becomes of batches is decided when time moves
+on, so that those that come at one instant are solved together.
 
-- the first batch runs in the network;
-- the second is solved ahead, in a network of its own, and the solution is kept and played back;
-- further ones are played back without a solve, from the starts that the second had. Theirs may differ from those by
-  what rounding of the clock and the loop's own rule for equal times leave open, no more.
+A batch that comes to links of an episode joins it, and one that comes to those of several makes them one. The key is
+then that of what they were and of the batch, and the episode goes on by the solution of all its batches from its
+begin on. Until the batch came that is the same as what has been played: the same flows, the same starts.
 
-To play back is to let watches fire and the clock pass; no flow enters the network. That is exact: flows that share no
-link, not even through others, do not know of each other.
-
-**Disturbance.** When flows come that cross a link of a playback before it has ended, the playback is taken back: the
-batch is run alone up to now, its flows enter the network with what they have left, and its key is not played again,
-so that traffic that overlaps is solved twice at most once for each key. What becomes of a batch is decided when time
-moves on, so that those that come at one instant and share links disturb nothing.
-
-A change of capacity forgets all keys. Where solutions together take more memory than they may, those that have not
-served for longest are forgotten.
+Episodes that grow on and on would be solved time and again. Where one has taken too much work, or has become too
+large, all that it has left to send goes on in a network that all such share, in which nothing is reused; and so do
+batches that come to links of those, and batches on links without capacity.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from simulator.bills import Bills
-from simulator.flow_rows import FlowRows
+from simulator.episode import Batch, Episode
 from simulator.fluid import FluidNetwork
+from simulator.library import Library
 from simulator.meter import LinkMeter
-from simulator.playback import Event, Playback, PlayedMeter
-from simulator.solution import NOBODY, Batch, Partial, Solution, run_alone, solve_alone
+from simulator.pattern import Pattern
+from simulator.played_meter import PlayedMeter
+from simulator.solution import run_until, solve
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-# Solutions may take this much memory in all: as much as the timelines of two networks at their largest.
-_MOST_SOLUTION_BYTES = 2**28
+# So many times the flows that an episode has may be solved for it: k alike batches that come one after the other take
+# k (k + 1) / 2 times the work of one. When an episode that was given up comes again, it is known that far, and gets
+# as far again.
+_MOST_WORK = 8
+_MOST_BATCHES = 256
+_MOST_FLOWS = 200_000  # of several batches
+
+# In place of the number, 1 or more, of the episode that a link belongs to.
+_NOBODY, _SHARED = -1, 0
 
 
 class ReusingNetwork:
-    """A `FluidNetwork` that plays back what it has solved before; see there for what is not said here.
+    """Links, and batches of flows on them, with a clock that only moves forward.
 
     capacity_bytes_per_s: [num_links] effective capacity
-    on_progress: called now and then with the number of flows that have ended; those of playbacks count at their end
-    reuse: whether to play back at all
+    on_progress: called now and then with the number of flows whose ends are known
+    reuse: whether to play back at all; without it all flows are in `shared`
+    shared: the network of flows that are not played back
     """
 
     def __init__(
@@ -60,342 +62,324 @@ class ReusingNetwork:
         *,
         reuse: bool = True,
     ) -> None:
-        self._network = FluidNetwork(capacity_bytes_per_s)
-        self._num_played = 0  # flows that have ended outside the network
-        if on_progress is not None:
-            self._network.on_progress = lambda ended: on_progress(ended + self._num_played)
-        self._num_links = len(self._network.capacity_bytes_per_s)
+        self._progress = _Progress(on_progress)
+        self.shared = FluidNetwork(capacity_bytes_per_s, self._progress.in_shared if on_progress else None)
+        self.now_s = 0.0
         self._reuse = reuse
-        self._library = _Library()
+        self._library = Library()
         self._pending: list[Batch] = []  # added at this instant
-        self._num_running = np.zeros(self._num_links, np.int64)  # batches in the network, by link
-        self._num_playing = np.zeros(self._num_links, np.int64)  # batches that are played back, by link
-        self._playing: dict[int, Playback] = {}  # by number of the batch
-        self._events: list[Event] = []  # heap of the next one of each playback
-        # Of each call of add_flows: when its flows ended, if not in the network, and whether it was reused.
-        self._finish_s: list[FloatArray] = []
-        self._reused: list[bool] = []
-        self._flows_inside = [np.zeros(0, np.int64)]  # ids of the network's flows, in its order
-        self._watch_left: list[int] = []
-        self._part_of_watch: dict[int, _Part] = {}  # by the network's watch
-        self._played = PlayedMeter(self._num_links)
+        self._num_batches = self._num_episodes = 0
+        num_links = len(self.shared.capacity_bytes_per_s)
+        self._episode_of_link = np.full(num_links, _NOBODY)
+        self._number_of_link = np.zeros(num_links, np.int64)  # in that episode
+        self._batches_on_link = np.zeros(num_links, np.int64)  # that have yet to end
+        self._episodes: dict[int, Episode] = {}
+        self._next: list[_Next] = []  # heap
+        self._part_of_watch: dict[int, tuple[Batch, int]] = {}  # by watch of the shared network
+        self._remainders: dict[int, _Remainder] = {}  # by number of the batch
+        self._played = PlayedMeter(num_links)
         self._solves_alone = 0
-        self.num_flows = 0
-
-    @property
-    def now_s(self) -> float:
-        """Return the clock."""
-        return self._network.now_s
 
     @property
     def solves(self) -> int:
-        """Return how often rates have been solved, in the network and ahead."""
-        return self._network.solves + self._solves_alone
-
-    @property
-    def solved(self) -> int:
-        """Return how many batches have been solved, in the network or ahead."""
-        return len(self._reused) - self.reused
-
-    @property
-    def reused(self) -> int:
-        """Return how many batches took the solution of one before."""
-        return sum(self._reused)
-
-    @property
-    def reused_flows(self) -> BoolArray:
-        """[num_flows] whether each flow's batch took the solution of one before."""
-        lengths = np.array([len(finish_s) for finish_s in self._finish_s], np.int64)
-        return np.repeat(np.array(self._reused, np.bool_), lengths)
-
-    @property
-    def num_ended(self) -> int:
-        """Return the number of flows that have ended."""
-        playing = sum(int(playback.ended(self.now_s).sum()) for playback in self._playing.values())
-        return self._network.num_ended + self._num_played + playing
-
-    @property
-    def finish_s(self) -> FloatArray:
-        """[num_flows] seconds: when each flow ended, NaN while it has not."""
-        finish_s = np.concatenate([np.zeros(0), *self._finish_s])
-        finish_s[np.concatenate(self._flows_inside)] = self._network.finish_s
-        for playback in self._playing.values():
-            ended, rows = playback.ended(self.now_s), playback.batch.rows
-            finish_s[rows.ids[ended]] = playback.batch.begin_s + playback.solution.finish_s[ended]
-        return finish_s
+        """Return how often rates have been solved, in all networks."""
+        return self.shared.solves + self._solves_alone
 
     @property
     def meter(self) -> LinkMeter:
-        """What has passed each link by now."""
-        played = self._played.copy() if self._playing else self._played
-        for playback in self._playing.values():
-            played.add(self._run_until_now(playback).carried, playback.batch.begin_s)
-        return played.with_others(self._network.meter)
+        """What has passed each link by now, but for episodes that have yet to end."""
+        return self._played.with_others(self.shared.meter)
 
-    def add_watches(self, num_flows_watched: ArrayLike) -> IntArray:
-        """Return ids of new watches, each to fire when that many (> 0) of the flows that name it have ended."""
-        first = len(self._watch_left)
-        self._watch_left += np.asarray(num_flows_watched, np.int64).tolist()
-        return np.arange(first, len(self._watch_left))
+    def add(self, pattern: Pattern) -> Batch:
+        """Return a new batch that begins now."""
+        batch = Batch(pattern, self._num_batches, self.now_s)
+        self._num_batches += 1
+        if self._reuse:
+            self._pending.append(batch)
+        else:
+            self._share(batch, np.ones(len(pattern), np.bool_), pattern.size_bytes)
+        return batch
 
-    def add_flows(
-        self,
-        bills: Bills,
-        size_bytes: FloatArray,
-        start_s: FloatArray,
-        weights: FloatArray,
-        watch_offsets: IntArray,
-        watches: IntArray,
-    ) -> IntArray:
-        """Return the ids of new flows, one batch, that join the sharing at start_s, or now where that has passed."""
-        ids = np.arange(self.num_flows, self.num_flows + bills.num_flows)
-        begin_s = np.maximum(start_s, self.now_s)
-        rows = FlowRows(bills, weights, size_bytes, begin_s, ids, watch_offsets, watches)
-        if len(ids):
-            self._pending.append(Batch.of(rows, len(self._reused), self._num_links))
-            self._finish_s.append(np.full(len(ids), np.nan))
-            self._reused.append(False)
-            self.num_flows += len(ids)
-        return ids
+    def ids_of(self, batch: Batch) -> IntArray:
+        """Return the ids in the shared network of what is in there of a batch that has yet to end."""
+        return self._remainders[batch.number].ids
 
-    def set_capacity(self, links: IntArray, capacity_bytes_per_s: FloatArray) -> None:
-        """Change the capacity of some links from now on; no solution from before is played any more."""
-        while self._playing:
-            self._take_back(next(iter(self._playing.values())))
-        self._network.set_capacity(links, capacity_bytes_per_s)
-        self._library = _Library()
+    def advance(self, until_s: float) -> list[tuple[Batch, int]]:
+        """Move the clock to until_s, or to the first instant at which parts of batches end, and return those.
 
-    def reroute(self, ids: IntArray, bills: Bills) -> None:
-        """Let flows that have not ended go on with other bills from now on; nothing is played back any more.
-
-        bills: those at the same places as `ids`. Raises ValueError for flows that have ended.
+        With no horizon (`until_s` infinite) and no part left to end, returns once nothing can move any more.
         """
-        self._reuse = False
-        self._admit()
-        while self._playing:
-            self._take_back(next(iter(self._playing.values())))
-        inside = np.full(self.num_flows, -1)
-        numbers = np.concatenate(self._flows_inside)
-        inside[numbers] = np.arange(len(numbers))
-        self._network.reroute(inside[ids], bills)
-
-    def backlog_bytes(self) -> FloatArray:
-        """Return the bytes that flows under way, or to start, have yet to send over each link: [num_links]."""
-        backlog = self._network.backlog_bytes()
-        left = [(batch, batch.rows.left_bytes) for batch in self._pending]
-        left += [
-            (playback.batch, self._run_until_now(playback).left_bytes) for playback in self._playing.values()
-        ]
-        for batch, left_bytes in left:
-            backlog = backlog + batch.charged_bytes(left_bytes, self._num_links)
-        return backlog
-
-    def advance(self, until_s: float) -> list[int]:
-        """Move the clock to until_s, or to the first instant at which watches fire, and return those.
-
-        With no horizon (`until_s` infinite) and no watch left to fire, returns once nothing can move any more.
-        """
-        if until_s > self.now_s:
+        if self._pending and until_s > self.now_s:
             self._admit()
-        fired: list[int] = []
-        while until_s > self.now_s and not fired:
-            next_s, rounding_s = self._next_event()
-            if self._network.num_ended < self._network.num_flows:
-                next_s += rounding_s  # what the network ends within rounding of a playback ends with it
-            ended = self._network.advance(min(until_s, next_s))
-            for watch in ended:
-                fired += self._end_part(self._part_of_watch.pop(watch))
-            fired += self._play(until_s)
+        ended: list[tuple[Batch, int]] = []
+        while until_s > self.now_s and not ended:
+            next_s, rounding_s = self._next_end()
+            if self.shared.num_ended < self.shared.num_flows:
+                # what the network ends within rounding of an episode's end ends with it
+                ended += self._run_shared(min(until_s, next_s + rounding_s))
+            elif min(until_s, next_s) < np.inf:
+                self.now_s = max(self.now_s, min(until_s, next_s))
+            ended += self._play(until_s)
             if not ended and next_s == np.inf:
                 break
-        return sorted(fired)
+        return ended
 
     def _admit(self) -> None:
         """Decide what becomes of the batches that have come at this instant."""
         batches, self._pending = self._pending, []
-        if not batches:
-            return
-        num_come = np.bincount(np.concatenate([batch.links for batch in batches]), minlength=self._num_links)
-        for batch in batches:
-            self._disturb(batch)
-        for batch in batches:
-            is_alone = not (self._num_running[batch.links].any() or (num_come[batch.links] > 1).any())
-            playback = self._playback(batch) if self._reuse and is_alone else None
-            if playback is None:
-                self._run(batch)
-            else:
-                self._playing[batch.number] = playback
-                self._num_playing[batch.links] += 1
-                heappush(self._events, playback.event())
+        joined = {number: None for batch in batches if (number := self._join(batch)) is not None}
+        for number in joined:
+            if number in self._episodes and not self._episodes[number].is_settled:
+                self._settle(self._episodes[number])
 
-    def _playback(self, batch: Batch) -> Playback | None:
-        """Return what a batch that is alone will do, or None if it is to run in the network."""
-        capacity = self._network.capacity_bytes_per_s
-        if not len(batch.links) or not capacity[batch.links].all():
+    def _join(self, batch: Batch) -> int | None:
+        """Let a batch begin an episode, or join those on its links, which are one from then on; return its number.
+
+        None if the batch is to run in the shared network.
+        """
+        links = batch.pattern.links
+        owners = self._episode_of_link[links]
+        is_alone = owners.max(initial=_NOBODY) == _NOBODY
+        others = [] if is_alone else np.unique(owners[owners != _NOBODY]).tolist()
+        if not batch.pattern.can_end or _SHARED in others:
+            for number in others:
+                if number != _SHARED:
+                    self._give_up(self._episodes[number])
+            self._share(batch, np.ones(len(batch.pattern), np.bool_), batch.pattern.size_bytes)
             return None
-        key = batch.key(capacity)
-        if not self._library.may_play(key):
-            return None
-        solution = self._library.find(key)
-        if solution is None:
-            solution, solves = solve_alone(batch, capacity)
-            self._solves_alone += solves
-            self._library.keep(key, solution)
-        elif solution.is_of(batch):
-            self._reused[batch.number] = True
+        if others:
+            episode, known = self._as_one(others)
+            numbers = np.where(owners == _NOBODY, -1, self._number_of_link[links])
+            episode.join(batch, numbers, known)
         else:
-            self._library.forget(key)
-            return None
-        return Playback.of(batch, key, solution)
+            self._num_episodes += 1
+            episode = self._episodes[self._num_episodes] = Episode(self._num_episodes, batch.begin_s)
+            episode.begin_with(batch)
+        self._number_of_link[links] = episode.numbers[-1]
+        self._episode_of_link[links] = episode.number
+        self._batches_on_link[links] += 1
+        return episode.number
 
-    def _run(self, batch: Batch) -> None:
-        """Let the flows of a batch into the network, which counts for its watches by watches of its own."""
-        self._disturb(batch)
-        rows, running = batch.rows, _Running(batch.links, len(batch.watches))
-        watches = self._network.add_watches(batch.waits_for)
-        for inside, watch, waits_for in zip(
-            watches.tolist(), batch.watches.tolist(), batch.waits_for.tolist(), strict=True
-        ):
-            self._part_of_watch[inside] = _Part(running, watch, waits_for)
-        self._network.add_flows(
-            rows.bills,
-            rows.left_bytes,
-            rows.start_s,
-            rows.weights,
-            rows.watch_offsets,
-            watches[batch.part_of_entry],
+    def _as_one(self, numbers: list[int]) -> tuple[Episode, list[tuple[bytes, float]]]:
+        """Return some episodes as one, and the key and the begin of each that it was."""
+        one, *others = sorted(
+            (self._episodes[number] for number in numbers), key=lambda each: (each.begin_s, each.number)
         )
-        self._flows_inside.append(rows.ids)
-        self._num_running[batch.links] += 1
+        known = [(each.key, each.begin_s) for each in (one, *others)]
+        for other in others:
+            links = np.flatnonzero(self._episode_of_link == other.number)
+            self._episode_of_link[links] = one.number
+            self._number_of_link[links] += one.num_links
+            one.absorb(self._episodes.pop(other.number))
+        return one, known
 
-    def _disturb(self, batch: Batch) -> None:
-        """Take back the playbacks that have yet to end, on links that a batch crosses, when the batch begins."""
-        if not self._num_playing[batch.links].any():
+    def _settle(self, episode: Episode) -> None:
+        """Let an episode go on by the solution of all its batches, or in the shared network."""
+        solution = self._library.find(episode.key)
+        is_known = solution is not None and solution.is_of(episode.begin_after_s, self.now_s)
+        count = len(episode.batches)
+        if (
+            count > _MOST_BATCHES
+            or (count > 1 and episode.num_flows > _MOST_FLOWS)
+            or (not is_known and episode.num_solved >= _MOST_WORK * episode.num_flows)
+        ):
+            self._give_up(episode)
             return
-        crossed = np.zeros(self._num_links, np.bool_)
-        crossed[batch.links] = True
-        for number, playback in list(self._playing.items()):
-            if playback.lasts_beyond(batch.begin_s) and crossed[playback.batch.links].any():
-                self._library.never_play(playback.key)
-                # one taken back may have outlasted, and so taken back, others that waited for its end
-                if number in self._playing:
-                    self._take_back(playback)
+        if solution is not None and is_known:
+            episode.play(solution, solution.carried)
+        else:
+            self._solve(episode)
+        self._progress.know(episode.num_flows - episode.num_known)
+        episode.num_known = episode.num_flows
+        self._push(episode)
 
-    def _take_back(self, playback: Playback) -> None:
-        """Go on with a playback in the network: what has passed is on record, what is left joins the others."""
-        batch, so_far = playback.batch, self._run_until_now(playback)
+    def _solve(self, episode: Episode) -> None:
+        """Solve an episode and keep the solution, with less of when bytes passed than is known of this episode."""
+        capacity = self.shared.capacity_bytes_per_s[episode.link_of_number]
+        report = None
+        if self._progress.is_wanted:
+            report = lambda ended: self._progress.alone(ended - episode.num_known)  # noqa: E731
+        solution = solve(episode.placed(), capacity, report)
+        self._solves_alone += solution.solves
+        kept = replace(solution, carried=solution.carried.to_keep())
+        self._library.keep(episode.key, kept)
+        episode.num_solved += episode.num_flows
+        for batch in episode.batches:
+            if batch.num_left:
+                batch.is_reused = False
+        episode.play(kept, solution.carried)
+
+    def _give_up(self, episode: Episode) -> None:
+        """Go on with an episode in the shared network: what has passed is on record, what is left joins others."""
+        links = episode.link_of_number
+        capacity = self.shared.capacity_bytes_per_s[links]
+        so_far = run_until(episode.placed(), capacity, self.now_s - episode.begin_s)
         self._solves_alone += so_far.solves
-        self._played.add(so_far.carried, batch.begin_s)
-        ended = playback.ended(self.now_s)
-        for watch, num_ended in playback.ended_in_parts_to_end(ended):
-            self._watch_left[watch] -= num_ended
-        self._forget(playback, ended)
-        self._reused[batch.number] = False
-        rows = replace(batch.rows, left_bytes=so_far.left_bytes).at(np.flatnonzero(~ended))
-        self._run(Batch.of(rows, batch.number, self._num_links))
+        self._played.add(so_far.carried, links, episode.begin_s)
+        del self._episodes[episode.number]
+        self._progress.know(-episode.num_known)
+        for batch, finish_after_s, left_bytes in zip(
+            episode.batches, so_far.finish_after_s, so_far.left_bytes, strict=True
+        ):
+            self._progress.know(len(batch.pattern))
+            if batch.num_left:
+                self._release(batch)
+                is_left = _still_to_end(batch, finish_after_s, self.now_s)
+                self._progress.know(-int(is_left.sum()))
+                batch.finish_after_s = finish_after_s
+                self._share(batch, is_left, left_bytes)
 
-    def _forget(self, playback: Playback, ended: BoolArray) -> None:
-        """Play back no longer, noting the flows that have ended: [num_flows] bool."""
-        batch = playback.batch
-        finish_s = batch.begin_s + playback.solution.finish_s
-        self._finish_s[batch.number] = np.where(ended, finish_s, np.nan)
-        self._num_played += int(ended.sum())
-        self._num_playing[batch.links] -= 1
-        del self._playing[batch.number]
+    def _share(self, batch: Batch, is_left: BoolArray, left_bytes: FloatArray) -> None:
+        """Let flows of a batch [num_flows] into the shared network, which counts for parts by watches."""
+        pattern, flows = batch.pattern, np.flatnonzero(is_left)
+        if self.shared.num_ended == self.shared.num_flows:
+            self.shared.advance(self.now_s)  # it has stood still while there was nothing in it
+        parts = np.flatnonzero(np.frombuffer(batch.part_has_ended, np.uint8) == 0)
+        watches = self.shared.add_watches(pattern.num_of_parts(is_left)[parts])
+        self._part_of_watch |= {
+            watch: (batch, part) for watch, part in zip(watches.tolist(), parts.tolist(), strict=True)
+        }
+        watch_of_part = np.full(pattern.num_parts, -1)
+        watch_of_part[parts] = watches
+        offsets, named = pattern.parts_of(flows, watch_of_part >= 0)
+        ids = self.shared.add_flows(
+            pattern.bills.select(flows),
+            left_bytes[flows],
+            batch.begin_s + pattern.start_after_s[flows],
+            pattern.weights[flows],
+            offsets,
+            watch_of_part[named],
+        )
+        self._remainders[batch.number] = _Remainder(flows, ids)
+        batch.is_reused = False
+        if self._reuse:
+            self._episode_of_link[pattern.links] = _SHARED
+            self._batches_on_link[pattern.links] += 1
 
-    def _run_until_now(self, playback: Playback) -> Partial:
-        """Return what a playback has done by now."""
-        capacity = self._network.capacity_bytes_per_s
-        passed_s = playback.passed_s(self.now_s)
-        return run_alone(playback.batch, playback.solution.start_s, capacity, passed_s)
+    def _run_shared(self, until_s: float) -> list[tuple[Batch, int]]:
+        """Run the shared network; return the parts that end at its clock, which is everybody's."""
+        ended = []
+        for watch in self.shared.advance(until_s):
+            batch, part = self._part_of_watch.pop(watch)
+            ended.append((batch, part))
+            batch.end_part(part)
+            if not batch.num_left:
+                flows, ids = self._remainders.pop(batch.number)
+                if batch.finish_after_s is None:
+                    batch.finish_after_s = np.zeros(len(batch.pattern))
+                batch.finish_after_s[flows] = self.shared.finish_s[ids] - batch.begin_s
+                self._release(batch)
+        self.now_s = max(self.now_s, self.shared.now_s)
+        return ended
 
-    def _next_event(self) -> tuple[float, float]:
-        """Return when the next part of a playback ends, infinite if none, and the rounding of that."""
-        while self._events and self._events[0].batch not in self._playing:
-            heappop(self._events)  # of one that has been taken back
-        return (self._events[0].at_s, self._events[0].rounding_s) if self._events else (np.inf, 0.0)
-
-    def _play(self, until_s: float) -> list[int]:
-        """Let all parts of playbacks end that do so by now, up to rounding; return the watches that fire."""
-        fired: list[int] = []
+    def _play(self, until_s: float) -> list[tuple[Batch, int]]:
+        """Let all parts in episodes end that do so by now, up to rounding; return them."""
+        ended: list[tuple[Batch, int]] = []
         while True:
-            at_s, rounding_s = self._next_event()
+            at_s, rounding_s = self._next_end()
             if at_s > until_s or at_s - rounding_s > self.now_s:
-                return fired
-            playback = self._playing[heappop(self._events).batch]
-            for watch, waits_for in playback.take_next():
-                fired += self._count_down(watch, waits_for)
-            if playback.is_over:
-                self._played.add(playback.solution.carried, playback.batch.begin_s)
-                self._forget(playback, np.ones(len(playback.batch.rows), np.bool_))
+                return ended
+            episode = self._episodes[heappop(self._next).episode]
+            for number, part in episode.take_ends():
+                batch = episode.batches[number]
+                batch.end_part(part)
+                ended.append((batch, part))
+                if not batch.num_left:
+                    batch.finish_after_s = episode.finish_after_s(number)
+                    episode.num_left -= 1
+                    self._release(batch)
+            if episode.num_left:
+                self._push(episode)
             else:
-                heappush(self._events, playback.event())
+                self._played.add(episode.carried, episode.link_of_number, episode.begin_s)
+                del self._episodes[episode.number]
 
-    def _end_part(self, part: "_Part") -> list[int]:
-        """Note that a part of a batch in the network has ended; return the watch if it fires."""
-        part.of.num_parts -= 1
-        if part.of.num_parts == 0:
-            self._num_running[part.of.links] -= 1
-        return self._count_down(part.watch, part.waits_for)
+    def _push(self, episode: Episode) -> None:
+        at_s, rounding_s = episode.next_end()
+        heappush(self._next, _Next(at_s, episode.number, episode.version, rounding_s))
 
-    def _count_down(self, watch: int, num_flows: int) -> list[int]:
-        """Count flows that have ended for a watch; return it if it fires."""
-        if watch == NOBODY:
-            return []
-        self._watch_left[watch] -= num_flows
-        return [watch] if self._watch_left[watch] == 0 else []
+    def _next_end(self) -> tuple[float, float]:
+        """Return when the next part in an episode ends, infinite if none, and the rounding of that."""
+        while self._next:
+            first = self._next[0]
+            episode = self._episodes.get(first.episode)
+            if episode is not None and episode.version == first.version:
+                return first.at_s, first.rounding_s
+            heappop(self._next)  # of an episode that has gone, or goes on otherwise
+        return np.inf, 0.0
 
-
-@dataclass(slots=True)
-class _Running:
-    """A batch in the network: its links, and how many of its parts have yet to end."""
-
-    links: IntArray
-    num_parts: int
-
-
-class _Part(NamedTuple):
-    """The flows of a batch that count for one watch, and how many they are."""
-
-    of: _Running
-    watch: int
-    waits_for: int
+    def _release(self, batch: Batch) -> None:
+        """Leave the links that a batch crosses to others where it was the last one."""
+        if self._reuse:
+            links = batch.pattern.links
+            self._batches_on_link[links] -= 1
+            self._episode_of_link[links[self._batches_on_link[links] == 0]] = _NOBODY
 
 
-class _Library:
-    """Which keys have come, which may not be played, and the solutions of others."""
+class _Next(NamedTuple):
+    """When the next part in an episode ends, as long as it plays the solution of this version."""
 
-    def __init__(self) -> None:
-        self._come: set[bytes] = set()
-        self._disturbed: set[bytes] = set()
-        self._solutions: OrderedDict[bytes, Solution] = OrderedDict()  # those that served last come last
-        self._memory_bytes = 0
+    at_s: float
+    episode: int
+    version: int
+    rounding_s: float
 
-    def may_play(self, key: bytes) -> bool:
-        """Return whether a key that comes has come before, and has never been disturbed."""
-        is_new = key not in self._come
-        self._come.add(key)
-        return not is_new and key not in self._disturbed
 
-    def never_play(self, key: bytes) -> None:
-        """Let a key not be played again."""
-        self._disturbed.add(key)
-        self.forget(key)
+class _Remainder(NamedTuple):
+    """The flows of a batch that are in the shared network, and their ids there."""
 
-    def find(self, key: bytes) -> Solution | None:
-        """Return the solution of a key, which has served now, if there is one."""
-        if key in self._solutions:
-            self._solutions.move_to_end(key)
-        return self._solutions.get(key)
+    flows: IntArray
+    ids: IntArray
 
-    def keep(self, key: bytes, solution: Solution) -> None:
-        """Keep a solution, and forget those that served longest ago if all take too much memory."""
-        self._solutions[key] = solution
-        self._memory_bytes += solution.memory_bytes
-        while self._memory_bytes > _MOST_SOLUTION_BYTES:
-            self.forget(next(iter(self._solutions)))
 
-    def forget(self, key: bytes) -> None:
-        """Forget the solution of a key, if there is one."""
-        if key in self._solutions:
-            self._memory_bytes -= self._solutions.pop(key).memory_bytes
+class _Progress:
+    """How many flows have an end that is known: those of episodes, and those that have ended in the shared network.
+
+    It is told what has ended while networks run, and never goes down.
+    """
+
+    def __init__(self, on_progress: Callable[[int], None] | None) -> None:
+        self._on_progress = on_progress
+        self._known = self._ended_in_shared = self._most = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether anybody wants to be told."""
+        return self._on_progress is not None
+
+    def know(self, num_flows: int) -> None:
+        """Note that the ends of more flows of episodes are known, or of fewer."""
+        self._known += num_flows
+        self.alone(0)
+
+    def alone(self, num_flows: int) -> None:
+        """Tell that so many more have been found while an episode is solved."""
+        found = self._known + self._ended_in_shared + num_flows
+        if self._on_progress is not None and found > self._most:
+            self._most = found
+            self._on_progress(found)
+
+    def in_shared(self, num_ended: int) -> None:
+        """Note how many have ended in the shared network."""
+        self._ended_in_shared = num_ended
+        self.alone(0)
+
+
+def _still_to_end(batch: Batch, finish_after_s: FloatArray, now_s: float) -> BoolArray:
+    """Return which flows of a batch go on when its episode is given up: [num_flows].
+
+    finish_after_s: [num_flows] NaN for those that have not ended, but for rounding: a flow has ended if all of its
+    parts have, and is written down so; and a part that has not ended has a flow that has not.
+    """
+    pattern = batch.pattern
+    part_is_left = np.frombuffer(batch.part_has_ended, np.uint8) == 0
+    entry_is_left = np.repeat(part_is_left, np.diff(pattern.part_offsets))
+    is_waited_for = np.zeros(len(pattern), np.bool_)
+    is_waited_for[pattern.part_flows[entry_is_left]] = True
+    is_left = np.isnan(finish_after_s)
+    finish_after_s[is_left & ~is_waited_for] = now_s - batch.begin_s
+    is_left &= is_waited_for
+    for part in np.flatnonzero(part_is_left & (pattern.num_of_parts(is_left) == 0)).tolist():
+        flows = pattern.part_flows[pattern.part_offsets[part] : pattern.part_offsets[part + 1]]
+        is_left[flows[np.argmax(finish_after_s[flows])]] = True
+    return is_left

@@ -89,4 +89,4 @@ def test_ecmp_collisions_cost_what_the_busiest_cable_says():
         assert ends.max() == pytest.approx(max(worst), rel=1e-9)
     compiled, layout = network(8, gpus=1, planes=1, switch_ports=8)
     adaptive = run(compiled, layout, Transfers.point_to_point(source, target, np.full(4, MESSAGE)))
-    assert adaptive.transfer_end_s[0] * NIC / MESSAGE == pytest.approx(1, rel=1e-9)
+    assert adaptive.transfers[0].end_s * NIC / MESSAGE == pytest.approx(1, rel=1e-9)
