@@ -265,13 +265,19 @@ def _progress_bar() -> Iterator[Callable[[float], None]]:
 
 def _save(result: "Result", out: Path) -> None:
     """Write everything that `--out` holds."""
+    from simulator.drawing_schedule import draw_schedule
     from simulator.plots import draw_overview, save_figure
     from simulator.trace import chrome_trace
 
     try:
         result.save(out)
-        (out / "trace.json").write_text(chrome_trace(result.tasks), "utf-8")
+        (out / "trace.json").write_text(chrome_trace(result.tasks, result.phases), "utf-8")
         save_figure(draw_overview(result), out / "overview.png")
+        if len(result.phases):
+            summary = result.summary
+            save_figure(
+                draw_schedule(result.phases, summary["scenario"], summary["question"]), out / "schedule.png"
+            )
     except OSError as error:
         raise InputError(str(out), None, None, f"cannot write there: {error.strerror}") from error
 

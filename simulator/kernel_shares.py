@@ -3,49 +3,66 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from simulator.figures import HOWS
 from simulator.kernel_times import BASES, KernelCost
+from simulator.task_columns import NONE, distinct_kernels, fold_sizes, rank_of_task
 from workloads.kernel_call import calls_of
 from workloads.tasks import ComputeKernel, TaskGraph, TaskTimes
 
 CostOf = Callable[[ComputeKernel], KernelCost]
 
 
-def kernel_columns(graph: TaskGraph, cost_of: CostOf) -> dict[str, list[str]]:
+def kernel_columns(graph: TaskGraph, cost_of: CostOf) -> dict[str, pd.api.extensions.ExtensionArray]:
     """Return columns [num_tasks]: kernel, cost_how and cost_basis, empty for tasks that are no priced kernel."""
-    costs = [None if task.kernel is None else cost_of(task.kernel) for task in graph.tasks]
+    kernels, kernel_of_task = distinct_kernels(graph)
+    costs = [cost_of(kernel) for kernel in kernels]
+    texts: dict[str, list[str]] = {
+        "kernel": [kernel.call.cost_names[0] for kernel in kernels],
+        "cost_how": [cost.how for cost in costs],
+        "cost_basis": [cost.basis for cost in costs],
+    }
+    # NONE takes the last: the empty text
     return {
-        "kernel": ["" if task.kernel is None else task.kernel.call.cost_names[0] for task in graph.tasks],
-        "cost_how": ["" if cost is None else cost.how for cost in costs],
-        "cost_basis": ["" if cost is None else cost.basis for cost in costs],
+        name: pd.Series([*rows, ""], dtype="str").array.take(kernel_of_task) for name, rows in texts.items()
     }
 
 
 def kernel_summary(graph: TaskGraph, times: TaskTimes, cost_of: CostOf) -> dict[str, Any]:
-    """Return what priced kernels took, empty where there are none.
+    """Return what priced kernels took, empty where there are none; a task counts for every rank of its fold.
 
     step_share_by_how, step_share_by_basis: of the time of all ranks that have tasks, by how the figure that rules
     was obtained, and by what the cost rests on
     by_kernel: by kind: calls, seconds (of all ranks together), step_share, flops_per_s, bytes_per_s
     """
-    took_s = (times.end_s - times.start_s).tolist()
-    priced = [
-        (task.kernel, seconds) for task, seconds in zip(graph.tasks, took_s, strict=True) if task.kernel
-    ]
-    if not priced:
+    kernels, kernel_of_task = distinct_kernels(graph)
+    if not kernels:
         return {}
-    rank_time_s = times.step_time_s * len({task.rank for task in graph.tasks})
+    rank, sizes = rank_of_task(graph), fold_sizes(graph)
+    rank_time_s = times.step_time_s * int(sizes[np.unique(rank)].sum())
+    priced = np.flatnonzero(kernel_of_task != NONE)
+    ranks = sizes[rank[priced]]
+    seconds = np.bincount(kernel_of_task[priced], ranks * (times.end_s - times.start_s)[priced])
+    calls = np.bincount(kernel_of_task[priced], ranks).astype(np.int64)
     rows = []
-    for kernel, seconds in priced:
+    for kernel, took_s, count in zip(kernels, seconds.tolist(), calls.tolist(), strict=True):
         parts = [(call, cost_of(kernel._replace(call=call))) for call in calls_of(kernel.call)]
-        stretch = seconds / sum(cost.seconds for _, cost in parts)  # more than 1 on a straggler
+        stretch = took_s / sum(cost.seconds for _, cost in parts)  # calls, and more than that on stragglers
         rows += [
-            (call.cost_names[0], cost.how, cost.basis, stretch * cost.seconds, call.flops, call.moved_bytes)
+            (
+                call.cost_names[0],
+                cost.how,
+                cost.basis,
+                count,
+                stretch * cost.seconds,
+                count * call.flops,
+                count * call.moved_bytes,
+            )
             for call, cost in parts
         ]
-    table = pd.DataFrame(rows, columns=["kernel", "how", "basis", "seconds", "flops", "bytes"])
+    table = pd.DataFrame(rows, columns=["kernel", "how", "basis", "calls", "seconds", "flops", "bytes"])
     return {
         "step_share_by_how": _shares(table, "how", HOWS, rank_time_s),
         "step_share_by_basis": _shares(table, "basis", BASES, rank_time_s),
@@ -67,7 +84,7 @@ def _of_kernel(rows: pd.DataFrame, rank_time_s: float) -> dict[str, float]:
     """Return what the calls of one kind took."""
     seconds = float(rows["seconds"].sum())
     return {
-        "calls": len(rows),
+        "calls": int(rows["calls"].sum()),
         "seconds": seconds,
         "step_share": seconds / rank_time_s if rank_time_s else 0.0,
         "flops_per_s": float(rows["flops"].sum()) / seconds if seconds else 0.0,

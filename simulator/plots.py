@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from simulator.computing import FloatArray, computing_shares
 from simulator.result import Result
 from simulator.units import fitting_unit
 
@@ -15,6 +16,10 @@ from simulator.units import fitting_unit
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 # Kinds that carry the same bytes lie on top of each other: dashes let both be seen.
 _DASHES: Final = ("-", "-", "-", (0, (4, 4)), "-", "-.")
+_TIME_BINS: Final = 400
+_MOST_NAMES: Final = 16  # of lines, beside a picture of many
+_ROW_IN: Final = 3.05
+_HEAD_IN: Final = 0.5
 _STYLE: Final[dict[str, Any]] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -49,7 +54,7 @@ def plot_kinds(kinds: dict[str, dict[str, float]], axes: Axes) -> Axes:
         heights = [100 * kinds[name][key] for name in names]
         bars = axes.bar(places, heights, 0.38, label=label, color=_COLOURS[offset])
         axes.bar_label(bars, fmt="{:.0f}", padding=2, fontsize=8)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, fontsize=9)
     axes.set_ylabel("utilisation (% of datasheet)")
     axes.set_ylim(0, 105)
     _legend_above(axes)
@@ -89,17 +94,54 @@ def _legend_above(axes: Axes) -> None:
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=8, borderaxespad=0.1)
 
 
+def plot_computing(shares: FloatArray, step_time_s: float, axes: Axes) -> Axes:
+    """Draw how much each pipeline rank computes over time, darker for more.
+
+    shares: [num_pipeline_ranks, num_bins] of each bin, as `simulator.computing` has them
+    """
+    unit, factor = fitting_unit(step_time_s, "time")
+    num_ranks = len(shares)
+    image = axes.imshow(
+        100 * shares,
+        cmap="Blues",
+        vmin=0,
+        vmax=100,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, step_time_s / factor or 1.0, num_ranks - 0.5, -0.5),
+    )
+    axes.set_yticks(range(0, num_ranks, -(-num_ranks // _MOST_NAMES)))
+    axes.set_ylabel("pipeline rank")
+    axes.set_xlabel(f"time ({unit})")
+    axes.grid(visible=False)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(image, ax=axes, label="GPU computes (% of the time)", pad=0.01)
+    return axes
+
+
 def draw_overview(result: Result) -> Figure:
-    """Return the picture of a run: its breakdown, utilisation by link kind, and utilisation over time."""
+    """Return the picture of a run: its breakdown, utilisation by link kind and over time, and when GPUs compute.
+
+    What the run has nothing of is left out: links that carry nothing, pipeline ranks.
+    """
     summary = result.summary
+    moves_bytes = bool(result.links["bytes"].any())
+    shares = computing_shares(result.tasks, result.phases, result.step_time_s, _TIME_BINS)
+    below = [name for name, shown in (("links", moves_bytes), ("computing", bool(shares.any()))) if shown]
     with mpl.rc_context(rc=_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(10, 6.6), layout="constrained")
+        figure = Figure(figsize=(10, _HEAD_IN + _ROW_IN * (1 + len(below))), layout="constrained")
         figure.suptitle(f"{summary['scenario']}\n{summary['question']}", fontsize=10)
-        grid = figure.add_gridspec(2, 2)
-        plot_breakdown(summary["breakdown_s"], figure.add_subplot(grid[0, 0]))
-        plot_kinds(summary["links"], figure.add_subplot(grid[0, 1]))
-        over_time = figure.add_subplot(grid[1, :])
-        plot_over_time(result.link_timeline, result.links, result.step_time_s, over_time)
+        grid = figure.add_gridspec(1 + len(below), 2)
+        plot_breakdown(summary["breakdown_s"], figure.add_subplot(grid[0, 0] if moves_bytes else grid[0, :]))
+        if moves_bytes:
+            plot_kinds(summary["links"], figure.add_subplot(grid[0, 1]))
+        for place, panel in enumerate(below, start=1):
+            axes = figure.add_subplot(grid[place, :])
+            if panel == "links":
+                plot_over_time(result.link_timeline, result.links, result.step_time_s, axes)
+            else:
+                plot_computing(shares, result.step_time_s, axes)
     return figure
 
 

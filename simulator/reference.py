@@ -21,6 +21,7 @@ from simulator.scenario import Scenario
 from simulator.units import UNITS, Spec, write_quantity
 from topologies.schema import EDGE_ATTRIBUTES, EDGE_KINDS, GRAPH_ATTRIBUTES, VERTEX_KINDS, Attribute
 from workloads.schedules.reference import schedules_reference
+from workloads.training.reference import phase_order_reference, training_memory_reference
 
 # What a description may end in: the default, which has a column of its own.
 _STATED_DEFAULT: Final = re.compile(r"\s*\((?:no default|default (?P<default>[^()]*))\)$")
@@ -299,7 +300,9 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "fields": field_reference,
     "graph": graph_reference,
+    "phase_order": phase_order_reference,
     "schedules": schedules_reference,
+    "training_memory": training_memory_reference,
     "units": units_reference,
 }
 _BLOCK: Final = re.compile(

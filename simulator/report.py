@@ -1,23 +1,26 @@
 """A result as a person likes to read it in a terminal: what was asked, the answer, and which links are busy."""
 
+import re
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from simulator.report_tables import plain_table, print_list
+from simulator.report_training import memory_table, pipeline_ranks_table
 from simulator.result import Result
 from simulator.units import show_count, show_quantity
 from workloads.flops import CONVENTIONS, ModelSummary
 
 _BUSIEST = 8
 _BAR_CELLS = 24
-# Endings of metric names, longest first, and the dimension in which their values are shown.
+_COUNTED_FROM = 1e6
+# What metric names have in them, in this order, and the dimension in which their values are shown.
 _DIMENSIONS = (
-    ("_bytes_per_s", "bytes per second"),
-    ("_flops_per_s", "flop per second"),
-    ("_bytes", "bytes"),
-    ("_s", "time"),
+    (re.compile(r"bytes_per_s(_|$)"), "bytes per second"),
+    (re.compile(r"flops_per_s(_|$)"), "flop per second"),
+    (re.compile(r"_bytes(_per_gpu)?$"), "bytes"),
+    (re.compile(r"_s$"), "time"),
 )
 
 
@@ -32,6 +35,10 @@ def print_report(result: Result, console: Console) -> None:
     )
     console.print(_breakdown_table(summary["breakdown_s"], result.step_time_s))
     console.print(_metrics_table(summary["metrics"]))
+    if summary.get("pipeline_ranks"):
+        console.print(pipeline_ranks_table(summary["pipeline_ranks"]))
+    if summary.get("memory"):
+        console.print(memory_table(summary["memory"], summary["gpu_memory_bytes"]))
     if summary.get("kernels"):
         console.print(_kernels_table(summary["kernels"]["by_kernel"]))
         print_list("What the step rests on", _basis_lines(summary["kernels"]), console)
@@ -131,11 +138,15 @@ def _model_row(parameters: int, activated: int, kv_cache_bytes: int, flops: int)
 
 
 def show_metric(name: str, value: float) -> str:
-    """Return a metric's value as text, in the unit that its name ends in."""
-    for ending, dimension in _DIMENSIONS:
-        if name.endswith(ending):
+    """Return a metric's value as text, in the unit that its name says; shares of the peak in percent."""
+    for pattern, dimension in _DIMENSIONS:
+        if pattern.search(name):
             return show_quantity(value, dimension)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if name.startswith("mfu_"):
+        return f"{value:.1%}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return show_count(value) if value >= _COUNTED_FROM else f"{value:.4g}"
 
 
 def _breakdown_table(breakdown_s: dict[str, float], step_time_s: float) -> Table:

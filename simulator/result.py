@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 
 from simulator.cables import Cables
 from simulator.meter import LinkMeter
+from simulator.node_pairs import flows_by_nodes
+from simulator.task_columns import NONE, collective_of_task, fold_sizes, rank_of_task
+from simulator.transfer_ends import TransferEnds
 from simulator.transfer_times import TransferTimes
-from workloads.tasks import Collective, Layout, TaskGraph, TaskTimes, Transfers
+from workloads.tasks import Collective, Layout, TaskGraph, TaskTimes
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-MAX_FLOW_ROWS: Final = 1_000_000  # beyond it, a row per collective, source node and destination node
+MAX_FLOW_ROWS: Final = 1_000_000  # beyond it, a row per collective's name and pair of nodes
 MAX_TIMELINE_ROWS: Final = 1_000_000  # beyond it, neighbouring bins are added up
 ROUNDING: Final = 1e-9
-_TABLES: Final = ("tasks", "flows", "links", "link_timeline")
+_TABLES: Final = ("tasks", "phases", "flows", "links", "link_timeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Result:
 
     summary: what `--json` prints
     tasks: a row per task: see `tasks_table`
+    phases: a row per phase of the graph: see `phases_table`
     flows: a row per flow, or per collective and pair of nodes: see `flows_table`
     links: a row per cable and direction: see `links_table`
     link_timeline: a row per used cable and time bin: see `timeline_table`
@@ -38,6 +42,7 @@ class Result:
 
     summary: dict[str, Any]
     tasks: pd.DataFrame
+    phases: pd.DataFrame
     flows: pd.DataFrame
     links: pd.DataFrame
     link_timeline: pd.DataFrame
@@ -83,53 +88,93 @@ class Waits(Protocol):
 
 
 def tasks_table(
-    graph: TaskGraph, times: TaskTimes, layout: Layout, waits: Waits, kernels: Mapping[str, Sequence[str]]
+    graph: TaskGraph,
+    times: TaskTimes,
+    layout: Layout,
+    waits: Waits,
+    kernels: Mapping[str, pd.api.extensions.ExtensionArray],
 ) -> pd.DataFrame:
-    """Return a row per task that runs on a stream, in the order of the graph (barriers are left out).
+    """Return a row per task that runs on a stream or takes part in a collective, in the order of the graph.
 
-    Columns: task (its index in the graph), name, rank, node, gpu, stream, start_s, end_s; of the last transfer to end
-    of those that the rank sent or received in the task's collective waited_for_source, waited_for_destination (ranks,
-    -1: none, or several), and waited_for_link (the busiest on its way, as in `links`; -1: none, or not known); and
-    those of `kernels` [num_tasks]: see `simulator.kernel_shares.kernel_columns`.
+    Columns: task (its index in the graph), name, rank, ranks (how many it stands for, 1 where nothing is folded),
+    node, gpu, stream (empty for tasks on none), start_s, end_s; of the last transfer to end of those that its ranks
+    sent or received in the task's collective waited_for_source, waited_for_destination (ranks, -1: none, or
+    several), and waited_for_link (the busiest on its way, as in `links`; -1: none, or not known); and those of
+    `kernels` [num_tasks]: see `simulator.kernel_shares.kernel_columns`.
     """
-    tasks = graph.tasks
-    source, destination = _ends_of_waits(graph, waits.transfer, layout)
-    shown = [index for index, task in enumerate(tasks) if task.stream is not None]
-    ranks = np.array([tasks[index].rank for index in shown], np.int64)
+    tasks, of_task = graph.tasks, collective_of_task(graph)
+    on_stream = np.array([task.stream is not None for task in tasks], np.bool_)
+    shown = np.flatnonzero(on_stream | (of_task != NONE))
+    ranks = rank_of_task(graph)[shown]
+    source, destination = _ends_of_waits(graph, of_task, waits.transfer, layout)
     return pd.DataFrame(
         {
             "task": shown,
-            "name": [tasks[index].name for index in shown],
+            "name": [tasks[index].name for index in shown.tolist()],
             "rank": ranks,
+            "ranks": fold_sizes(graph)[ranks],
             "node": layout.node_of_rank[ranks],
             "gpu": layout.gpu_of_rank[ranks],
-            "stream": [str(tasks[index].stream) for index in shown],
+            "stream": [str(tasks[index].stream or "") for index in shown.tolist()],
             "start_s": times.start_s[shown],
             "end_s": times.end_s[shown],
             "waited_for_source": source[shown],
             "waited_for_destination": destination[shown],
             "waited_for_link": waits.cable[shown],
-            **{name: [column[index] for index in shown] for name, column in kernels.items()},
+            **{name: column.take(shown) for name, column in kernels.items()},
         }
     )
 
 
-def _ends_of_waits(graph: TaskGraph, transfer: IntArray, layout: Layout) -> tuple[IntArray, IntArray]:
-    """Return the source and the destination of the transfer that each task waited for: [num_tasks] each."""
+def _ends_of_waits(
+    graph: TaskGraph, of_task: IntArray, transfer: IntArray, layout: Layout
+) -> tuple[IntArray, IntArray]:
+    """Return the source and the destination rank of the transfer that each task waited for: [num_tasks] each."""
     source, destination = np.full(len(transfer), -1), np.full(len(transfer), -1)
-    of_task = np.array([-1 if task.collective is None else task.collective for task in graph.tasks], np.int64)
-    known: dict[int, tuple[IntArray, IntArray]] = {}
-    for number in np.unique(of_task[transfer >= 0]).tolist():
-        transfers = graph.collectives[number].transfers
-        if id(transfers) not in known:
-            fan, _ = _common_destination(transfers, layout)
-            known[id(transfers)] = (
-                np.where(transfers.reduce, fan, transfers.source_rank),
-                np.where(transfers.reduce, transfers.source_rank, fan),
-            )
-        tasks = np.flatnonzero((of_task == number) & (transfer >= 0))
-        source[tasks], destination[tasks] = (ends[transfer[tasks]] for ends in known[id(transfers)])
+    waiting = np.flatnonzero(transfer >= 0)
+    place_of: dict[int, int] = {}
+    place_of_collective = np.array(
+        [place_of.setdefault(id(each.transfers), len(place_of)) for each in graph.collectives], np.int64
+    )
+    distinct = {id(each.transfers): each.transfers for each in graph.collectives}
+    place = place_of_collective[of_task[waiting]]
+    by_transfers = np.argsort(place, kind="stable")
+    bounds = np.searchsorted(place[by_transfers], np.arange(len(place_of) + 1))
+    for number, transfers in enumerate(distinct.values()):
+        tasks = waiting[by_transfers[bounds[number] : bounds[number + 1]]]
+        if len(tasks):
+            ends = TransferEnds.of(transfers, layout)
+            source[tasks] = ends.source_rank[transfer[tasks]]
+            destination[tasks] = ends.destination_rank[transfer[tasks]]
     return source, destination
+
+
+def phases_table(graph: TaskGraph, times: TaskTimes) -> pd.DataFrame:
+    """Return a row per phase of a graph, in its order; none where it has no phases.
+
+    Columns: rank, ranks (how many it stands for), kind, forward_pipeline, forward_stage, forward_micro_batch,
+    backward_pipeline, backward_stage, backward_micro_batch (-1: the phase has no such part), start_s (when the first
+    of its tasks began), end_s (when the last ended); a phase of no tasks has NaN for both.
+    """
+    phases = graph.phases
+    ranks = np.array([phase.rank for phase in phases], np.int64)
+    parts = {"forward": [phase.forward for phase in phases], "backward": [phase.backward for phase in phases]}
+    ranges = [slice(phase.first_task, phase.end_task) for phase in phases]
+    spans = [(times.start_s[tasks], times.end_s[tasks]) for tasks in ranges]
+    return pd.DataFrame(
+        {
+            "rank": ranks,
+            "ranks": fold_sizes(graph)[ranks],
+            "kind": pd.Series([phase.kind for phase in phases], dtype="str"),
+            **{
+                f"{part}_{name}": np.array([-1 if cell is None else cell[place] for cell in cells], np.int64)
+                for part, cells in parts.items()
+                for place, name in enumerate(("pipeline", "stage", "micro_batch"))
+            },
+            "start_s": np.array([start_s.min() if len(start_s) else np.nan for start_s, _ in spans]),
+            "end_s": np.array([end_s.max() if len(end_s) else np.nan for _, end_s in spans]),
+        }
+    )
 
 
 def flows_table(
@@ -139,55 +184,40 @@ def flows_table(
     *,
     max_rows: int = MAX_FLOW_ROWS,
 ) -> pd.DataFrame:
-    """Return a row per flow; beyond `max_rows` flows a row per collective, source node and destination node.
+    """Return a row per flow; beyond `max_rows` flows a row per collective's name and pair of nodes.
 
     Columns: collective, source_rank, destination_rank (-1: several), source_node, destination_node (-1:
-    several), size_bytes, start_s (when its bytes began to move), end_s; aggregated rows have, in place of the
-    ranks, flows (how many), the sum of their bytes, the first start and the last end.
+    several), size_bytes, start_s (when its bytes began to move), end_s. Beyond: `node_pairs.flows_by_nodes`.
+    Collectives that did not run have no flows.
     """
-    parts = [
-        _flows_of(collective, times_of, layout)
+    if sum(len(times_of.end_after_s) for times_of in times) > max_rows:
+        return flows_by_nodes(collectives, times, layout)
+    ran = [
+        (collective, times_of)
         for collective, times_of in zip(collectives, times, strict=True)
+        if len(times_of.end_after_s)
     ]
-    flows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    if len(flows) <= max_rows:
-        return flows
-    keys = ["collective", "source_node", "destination_node"]
-    return flows.groupby(keys, sort=False, as_index=False).agg(
-        flows=("size_bytes", "size"),
-        size_bytes=("size_bytes", "sum"),
-        start_s=("start_s", "min"),
-        end_s=("end_s", "max"),
-    )
-
-
-def _flows_of(collective: Collective, times: TransferTimes, layout: Layout) -> pd.DataFrame:
-    """Return a row per transfer of a collective."""
-    transfers = collective.transfers
-    fan, fan_node = _common_destination(transfers, layout)
-    source, source_node = transfers.source_rank, layout.node_of_rank[transfers.source_rank]
+    distinct = {id(collective.transfers): collective.transfers for collective, _ in ran}
+    ends_of = {key: TransferEnds.of(transfers, layout) for key, transfers in distinct.items()}
+    ends = [ends_of[id(collective.transfers)] for collective, _ in ran]
+    num_flows = [len(collective.transfers) for collective, _ in ran]
     return pd.DataFrame(
         {
-            "collective": collective.name,
-            "source_rank": np.where(transfers.reduce, fan, source),
-            "destination_rank": np.where(transfers.reduce, source, fan),
-            "source_node": np.where(transfers.reduce, fan_node, source_node),
-            "destination_node": np.where(transfers.reduce, source_node, fan_node),
-            "size_bytes": transfers.size_bytes,
-            "start_s": times.start_s,
-            "end_s": times.end_s,
+            "collective": np.array([collective.name for collective, _ in ran], np.object_).repeat(num_flows),
+            "source_rank": _joined([each.source_rank for each in ends]),
+            "destination_rank": _joined([each.destination_rank for each in ends]),
+            "source_node": _joined([each.source_node for each in ends]),
+            "destination_node": _joined([each.destination_node for each in ends]),
+            "size_bytes": _joined([collective.transfers.size_bytes for collective, _ in ran]),
+            "start_s": _joined([times_of.start_s for _, times_of in ran]),
+            "end_s": _joined([times_of.end_s for _, times_of in ran]),
         }
     )
 
 
-def _common_destination(transfers: Transfers, layout: Layout) -> tuple[IntArray, IntArray]:
-    """Return the destination rank and node of each transfer, -1 where it has several."""
-    first = transfers.destination_offsets[:-1]
-    single = np.diff(transfers.destination_offsets) == 1
-    ranks = np.where(single, transfers.destination_ranks[first], -1)
-    nodes = layout.node_of_rank[transfers.destination_ranks]
-    alike = np.minimum.reduceat(nodes, first) == np.maximum.reduceat(nodes, first) if len(first) else single
-    return ranks, np.where(alike, nodes[first], -1)
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return arrays one after the other, which may be none."""
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def links_table(

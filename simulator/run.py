@@ -1,7 +1,7 @@
 """The whole pipeline on one screen: a scenario in, a result out."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,9 +11,17 @@ from simulator import __version__
 from simulator.cables import LinkCosts
 from simulator.costs import CostTable
 from simulator.engine import Recording, execute
-from simulator.faults import Spans, describe_faults, on_the_clock, touches_switch_cables
+from simulator.faults import (
+    Fault,
+    Spans,
+    Straggler,
+    describe_faults,
+    on_the_clock,
+    touches_switch_cables,
+)
 from simulator.input_error import InputError
 from simulator.kernel_shares import CostOf, kernel_columns, kernel_summary
+from simulator.kernel_times import KernelCost
 from simulator.layout import RankLayout
 from simulator.network import Network
 from simulator.rerouting import FaultError
@@ -23,16 +31,18 @@ from simulator.result import (
     compare_loads,
     flows_table,
     links_table,
+    phases_table,
     summarise_links,
     tasks_table,
     timeline_table,
 )
 from simulator.routing import NoPathError
 from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
+from simulator.task_columns import distinct_kernels, leader_of_rank
 from simulator.units import FieldError
 from simulator.waits import bills_of, explain
 from topologies import build_cluster
-from workloads.tasks import Collective, TaskGraph, TaskTimes, Workload
+from workloads.tasks import Collective, ComputeKernel, TaskGraph, TaskTimes, Workload
 
 ASSUMPTIONS: Final = (
     "Traffic is fluid: flows share links by max-min fairness, without packets, congestion control or losses.",
@@ -43,7 +53,7 @@ ASSUMPTIONS: Final = (
 def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = None) -> Result:
     """Return what happens when a scenario runs: see `Result`. Same scenario, same result, to the last bit.
 
-    progress: called now and then with the share of transfers that have ended
+    progress: called now and then with the share of transfers that have ended; tables are made after that
     """
     scenario, cluster = loaded.scenario, loaded.scenario.cluster
     graph = build_cluster(loaded.node, loaded.num_nodes, cluster.topology)
@@ -55,14 +65,15 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
     workload = _build_workload(loaded, layout)
     kernel_times = loaded.costs.kernel_times(loaded.node.gpu)
+    cost_of = _once_each(lambda kernel: kernel_times.cost(*kernel))
     faults = on_the_clock(scenario.faults, network.cables, loaded.node.gpus)
     step = _Step(
         loaded,
         network,
         layout,
         workload,
-        workload.graph.priced(lambda kernel: kernel_times.cost(*kernel).seconds),
-        lambda kernel: kernel_times.cost(*kernel),
+        workload.graph.priced(lambda kernel: cost_of(kernel).seconds),
+        cost_of,
         has_cable_faults=bool(faults.cable_faults),
     )
     try:
@@ -106,6 +117,19 @@ def _build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
         return scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
     except FieldError as error:
         raise InputError(str(loaded.path), None, f"workload.{error.field}", str(error)) from error
+
+
+def _once_each(cost_of: CostOf) -> CostOf:
+    """Return the same costs, asked for once of each kernel object: long sequences of calls take long to compare."""
+    # kernels are kept, so that no other gets the identity of one that is gone
+    known: dict[int, tuple[ComputeKernel, KernelCost]] = {}
+
+    def cost(kernel: ComputeKernel) -> KernelCost:
+        if id(kernel) not in known:
+            known[id(kernel)] = kernel, cost_of(kernel)
+        return known[id(kernel)][1]
+
+    return cost
 
 
 def link_costs(table: CostTable, profiles: frozenset[str]) -> dict[str, LinkCosts]:
@@ -155,12 +179,15 @@ def _assemble(step: _Step, recording: Recording) -> Result:
         links["bytes_before_balancing"] = unbalanced
         summary["balance"] = compare_loads(links)
     summary["faults"] = describe_faults(
-        loaded.scenario.faults, times.step_time_s, _kernels(graph, times, layout)
+        loaded.scenario.faults,
+        times.step_time_s,
+        _slow_kernels(loaded.scenario.faults, graph, times, layout),
     )
-    summary["simulation"] = _simulation(graph, recording, len(flows))
+    summary["simulation"] = _simulation(graph, recording, aggregated="flows" in flows)
     return Result(
         summary=summary,
         tasks=tasks_table(graph, times, layout, waits, kernel_columns(graph, step.cost_of)),
+        phases=phases_table(graph, times),
         flows=flows,
         links=links,
         link_timeline=timeline,
@@ -168,17 +195,16 @@ def _assemble(step: _Step, recording: Recording) -> Result:
     )
 
 
-def _simulation(graph: TaskGraph, recording: Recording, num_rows: int) -> dict[str, Any]:
-    """Return how the simulation itself went, for the summary; num_rows: of the table of flows."""
-    num_flows = sum(len(collective.transfers) for collective in graph.collectives)
+def _simulation(graph: TaskGraph, recording: Recording, *, aggregated: bool) -> dict[str, Any]:
+    """Return how the simulation itself went, for the summary; aggregated: whether the table of flows adds them up."""
     return {
-        "flows": num_flows,
+        "flows": sum(len(collective.transfers) for collective in graph.collectives),
         "solves": recording.solves,
         "collectives_solved": recording.collectives_solved,
         "collectives_reused": recording.collectives_reused,
         "reuse": recording.reuse,
         "flows_rerouted": recording.flows_rerouted,
-        "flow_rows": "one a flow" if num_rows == num_flows else "one a collective and pair of nodes",
+        "flow_rows": "one a collective and pair of nodes" if aggregated else "one a flow",
     }
 
 
@@ -195,14 +221,17 @@ def _bytes_before(
     return network.per_cable(on_link)
 
 
-def _kernels(graph: TaskGraph, times: TaskTimes, layout: RankLayout) -> dict[tuple[int, int], Spans]:
-    """Return when the kernels of each GPU began and ended, by its node and index."""
-    spans: dict[tuple[int, int], list[tuple[float, float]]] = {}
-    for number, task in enumerate(graph.tasks):
-        if task.duration_s > 0.0:
-            gpu = int(layout.node_of_rank[task.rank]), int(layout.gpu_of_rank[task.rank])
-            spans.setdefault(gpu, []).append((float(times.start_s[number]), float(times.end_s[number])))
-    return dict(spans)
+def _slow_kernels(
+    faults: Sequence[Fault], graph: TaskGraph, times: TaskTimes, layout: RankLayout
+) -> dict[tuple[int, int], Spans]:
+    """Return when the kernels of GPUs that faults make slow began and ended, by the GPU's node and index."""
+    gpus = {(fault.node, fault.index) for fault in faults if isinstance(fault, Straggler)}
+    leader = leader_of_rank(graph)
+    spans: dict[int, list[tuple[float, float]]] = {int(leader[layout.rank_at[gpu]]): [] for gpu in gpus}
+    for number, task in enumerate(graph.tasks if gpus else ()):
+        if task.rank in spans and task.duration_s > 0.0:
+            spans[task.rank].append((float(times.start_s[number]), float(times.end_s[number])))
+    return {gpu: spans[int(leader[layout.rank_at[gpu]])] for gpu in gpus}
 
 
 def _summary(step: _Step, times: TaskTimes) -> dict[str, Any]:
@@ -210,13 +239,15 @@ def _summary(step: _Step, times: TaskTimes) -> dict[str, Any]:
     loaded, workload, of_workload = step.loaded, step.workload, step.workload.summarise(times)
     scenario, profiles = loaded.scenario, loaded.scenario.cluster.link_profiles
     communication = scenario.workload.communication_kernels(loaded.setting)
-    compute = dict.fromkeys(task.kernel for task in step.graph.tasks if task.kernel)
+    compute = dict.fromkeys(distinct_kernels(step.graph)[0])
     return {
         "scenario": scenario.name,
         "question": _question(loaded),
         "step_time_s": sum(of_workload.breakdown_s.values()),
         "metrics": of_workload.metrics,
         "breakdown_s": of_workload.breakdown_s,
+        **of_workload.tables,
+        **({"gpu_memory_bytes": loaded.node.gpu.memory} if "memory" in of_workload.tables else {}),
         "links": {},
         "provenance": {
             "version": __version__,

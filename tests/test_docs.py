@@ -17,6 +17,7 @@ from simulator.figures import HOWS
 from simulator.kernel_times import BASES
 from simulator.layout import RankLayout
 from simulator.result import Result, flows_table
+from simulator.transfer_times import TransferTimes
 from support.clusters import network
 from topologies.schema import EDGE_KINDS
 from workloads import WorkloadSpec
@@ -189,6 +190,11 @@ CASES = {
     "kernels": Case(
         "{kind: kernels, calls: [{kind: norm, rows: 4, width: 64}, {kind: copy, size_bytes: 100}]}"
     ),
+    "training-step": Case(
+        "{kind: training-step, pipeline_parallel: 2, expert_parallel: 8, schedule: 1f1b, sequences_per_step: 16, "
+        "sequence_length: 16, ignore_memory: true}",
+        model="deepseek-v3",
+    ),
 }
 
 
@@ -233,10 +239,16 @@ def test_the_summary_is_defined(results):
 
     found = {kind: flat(result.summary) for kind, result in results.items()}
     everything = named_after("## The summary")
-    assert everything == found["expert-parallel"] | {"kernels"}
+    assert everything == set().union(*found.values())
+    only_some = {
+        "balance": {"expert-parallel"},
+        "kernels": {"kernels", "training-step"},
+        "pipeline_ranks": {"training-step"},
+        "memory": {"training-step"},
+        "gpu_memory_bytes": {"training-step"},
+    }
     for kind, names in found.items():
-        only_some = {"balance": "expert-parallel", "kernels": "kernels"}
-        assert everything - names == {name for name, of_kind in only_some.items() if of_kind != kind}
+        assert everything - names == {name for name, kinds in only_some.items() if kind not in kinds}
 
 
 def test_the_entries_of_kernels_are_defined(results):
@@ -268,7 +280,7 @@ def test_model_metrics_are_defined():
     assert named_after("`railplane model MODEL --json` prints") == set(metrics)
 
 
-@pytest.mark.parametrize("name", ["tasks", "links", "link_timeline"])
+@pytest.mark.parametrize("name", ["tasks", "phases", "links", "link_timeline"])
 def test_columns_are_defined(results, name: str):
     named = named_after(f"\n`{name}.parquet`:")
     assert named == set(getattr(results["expert-parallel"], name).columns)
@@ -280,8 +292,8 @@ def test_columns_are_defined(results, name: str):
 def test_columns_of_flows_are_defined(results):
     # One flow, once as it is and once as the row of its pair of nodes, which has `flows` in place of the ranks.
     one = Transfers.point_to_point(np.array([0]), np.array([9]), np.array([1e6]))
-    zero = (np.zeros(1),)
-    pairs = flows_table((Collective("c", one),), zero, zero, RankLayout.in_order(2, 8), max_rows=0)
+    times = (TransferTimes(np.zeros(1), np.zeros(1)),)
+    pairs = flows_table((Collective("c", one),), times, RankLayout.in_order(2, 8), max_rows=0)
     each = set(results["flows"].flows.columns)
     assert set(pairs.columns) - each == {"flows"}
     assert named_after("\n`flows.parquet`:") == each | set(pairs.columns)

@@ -11,10 +11,18 @@ from workloads.collectives import CollectiveSpec
 from workloads.expert_parallel import ExpertParallelSpec
 from workloads.flows import FlowsSpec
 from workloads.kernel_list import KernelsSpec
+from workloads.training import TrainingStepSpec
 
-__all__ = ["CollectiveSpec", "ExpertParallelSpec", "FlowsSpec", "KernelsSpec", "WorkloadSpec"]
+__all__ = [
+    "CollectiveSpec",
+    "ExpertParallelSpec",
+    "FlowsSpec",
+    "KernelsSpec",
+    "TrainingStepSpec",
+    "WorkloadSpec",
+]
 
 WorkloadSpec: TypeAlias = Annotated[
-    CollectiveSpec | ExpertParallelSpec | FlowsSpec | KernelsSpec,
+    CollectiveSpec | ExpertParallelSpec | FlowsSpec | KernelsSpec | TrainingStepSpec,
     Field(discriminator="kind", description="what runs on the cluster"),
 ]

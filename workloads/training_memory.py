@@ -16,7 +16,7 @@ divided over each expert-parallel group. DualPipe runs each stage on two pipelin
 part. In DeepSeek-V3's layout, 128 ranks a pipeline rank, each dense parameter is on 2 x 128 = 256 ranks and each
 expert on 2 x 128 / 64 = 4. MTP modules use the model's embedding and head: a rank that has both ends of the model
 (DualPipe's first and last) holds them once; elsewhere the last stage holds a copy of the embedding, with gradients,
-whose optimizer's part the first stage has.
+whose optimizer's part the first stage has, if it is divided.
 
 *Working*: DualPipe computes one layer forward and one backward at once. The latter has the tensors of the former
 again (recomputed), and their gradients: three times `kept_activations.values_at_work`.
@@ -32,6 +32,7 @@ gathered, in place.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Final, Literal
 
 from pydantic import Field
@@ -172,7 +173,7 @@ class HeldParameters:
     """Parameters on one rank, without those that other ranks of its groups hold.
 
     dense: all but routed experts; experts; borrowed: a copy of the embedding, of which the optimizer's part is
-    another stage's
+    another stage's where it is divided
     """
 
     dense: int
@@ -221,8 +222,9 @@ def training_memory(
     Raises FieldError where the model does not divide over the ranks.
     """
     held = held_parameters(model, stages_held, ranks)
-    shards = (ranks.dense_shards, ranks.expert_shards) if settings.shard_optimizer else (1, 1)
-    owned = -(-held.dense // shards[0]) + -(-held.experts // shards[1])
+    owned = held.total  # a copy of the embedding too: its rank updates it
+    if settings.shard_optimizer:
+        owned = -(-held.dense // ranks.dense_shards) + -(-held.experts // ranks.expert_shards)
     per_token = sum(
         flying * _kept(model, stage, settings) + waiting * _waiting(model, stage, settings)
         for stage, flying, waiting in zip(stages_held, in_flight, awaiting_weights, strict=True)
@@ -289,6 +291,7 @@ def _borrowed(model: Model, stages_held: Sequence[StageLayers]) -> list[Matrix]:
     return [embedding(model)] if needed and not has_it else []
 
 
+@cache
 def _kept(model: Model, stage: StageLayers, settings: MemorySettings) -> int:
     """Return bytes of a token that a stage keeps from forward to backward."""
     modules = stage.mtp_modules(model)
@@ -298,6 +301,7 @@ def _kept(model: Model, stage: StageLayers, settings: MemorySettings) -> int:
     return kept + head + len(modules) * kept_by_mtp(model, settings)
 
 
+@cache
 def _waiting(model: Model, stage: StageLayers, settings: MemorySettings) -> int:
     """Return bytes of a token's gradients that a stage keeps while its weight part waits."""
     layers = sum(waiting_gradients(model, layer, settings) for layer in stage.layers)

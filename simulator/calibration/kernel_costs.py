@@ -1,7 +1,8 @@
 """What the kernel costs of `h800-published` are fitted to, how far they miss it, and the fit itself.
 
 `python -m simulator.calibration.kernel_costs` prints the published GEMM shapes, each beside what a table without it
-predicts, and the kernels of the training trace beside what the table says of them: the tables of docs/kernels.md.
+predicts, the kernels and stages of the training trace beside what the table says of them, and its overlapped pair
+beside one that is simulated: the tables of docs/kernels.md.
 `--write FILE` writes them anew, `--fit FILE` fits the constants and writes them into a cost table.
 """
 
@@ -18,6 +19,7 @@ from simulator.calibration import training_stages as trained
 from simulator.calibration import training_trace as trace
 from simulator.calibration.fitting import rounded, stands_for
 from simulator.calibration.table_file import write_table
+from simulator.calibration.training_pair import pair_table
 from simulator.costs import CostTable, load_cost_table
 from simulator.kernel_times import KernelTimes, Listed, Shape
 from simulator.reference import markdown_table, refreshed
@@ -126,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gemms": lambda: gemm_table(gemms.published_shapes()),
         "trace": lambda: trace_table(trace.trace_kernels()),
         "stages": stage_table,
+        "pair": pair_table,
     }
     if options.write:
         options.write.write_text(refreshed(options.write.read_text("utf-8"), tables), "utf-8")

@@ -12,7 +12,11 @@ import pytest
 from simulator import load_scenario, simulate
 
 HERE = Path(__file__).parent
-SCENARIOS = sorted((HERE.parents[1] / "scenarios").glob("*.yaml"))
+SLOW = ("training_2048_multi_plane", "training_2048_multi_rail")  # a minute each
+SCENARIOS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+    for path in sorted((HERE.parents[1] / "scenarios").glob("*.yaml"))
+]
 
 
 def numbers(summary: dict[str, Any]) -> dict[str, float]:
@@ -22,7 +26,7 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in flat.items() if not isinstance(value, str)}
 
 
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCENARIOS)
 def test_summary_is_the_reviewed_one(path: Path, update_golden: bool):
     found = pd.Series(numbers(simulate(load_scenario(path)).summary), name="value").rename_axis("name")
     golden = HERE / f"{path.stem}.csv"

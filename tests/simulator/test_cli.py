@@ -68,7 +68,7 @@ def test_out_holds_what_it_promises_and_loads_again(monkeypatch, capsys, small, 
     out = tmp_path / "deep" / "results"
     assert railplane(monkeypatch, "run", small, "--json", "--out", out) == 0
     summary = json.loads(capsys.readouterr().out)
-    tables = {"tasks.parquet", "flows.parquet", "links.parquet", "link_timeline.parquet"}
+    tables = {"tasks.parquet", "phases.parquet", "flows.parquet", "links.parquet", "link_timeline.parquet"}
     assert {path.name for path in out.iterdir()} == tables | {
         "summary.json", "scenario.yaml", "trace.json", "overview.png",
     }  # fmt: skip
@@ -85,6 +85,41 @@ def test_out_holds_what_it_promises_and_loads_again(monkeypatch, capsys, small, 
     # The scenario as resolved runs again to the same result.
     assert railplane(monkeypatch, "run", out / "scenario.yaml", "--json") == 0
     assert json.loads(capsys.readouterr().out) == summary
+
+
+TRAINING = """\
+name: training
+cluster: {node: h800, nodes: 2, topology: {kind: multi-plane-fat-tree}}
+model: deepseek-v3
+workload:
+  {kind: training-step, pipeline_parallel: 2, expert_parallel: 8, schedule: zb1p, sequences_per_step: 16,
+   sequence_length: 64, ignore_memory: true}
+"""
+
+
+def test_a_training_step_is_drawn_and_told_by_pipeline_rank(monkeypatch, capsys, tmp_path):
+    path, out = tmp_path / "training.yaml", tmp_path / "out"
+    path.write_text(TRAINING)
+    assert railplane(monkeypatch, "run", path, "--out", out) == 0
+    text = capsys.readouterr().out
+    assert "Pipeline ranks, mean over their groups" in text
+    assert "Memory of a GPU" in text
+    assert (out / "schedule.png").read_bytes().startswith(b"\x89PNG")
+    result = Result.load(out)
+    # each rank runs forward, backward for inputs and weight part of two micro-batches, on one fold of eight
+    counts = result.phases["kind"].value_counts()
+    assert counts[["forward", "backward-input", "weight"]].tolist() == [2 * 2, 2 * 2, 2 * 2]
+    assert set(result.phases["ranks"]) == {8}
+    events = json.loads((out / "trace.json").read_text())["traceEvents"]
+    rows = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert {"ranks 0-7 phases", "ranks 0-7 compute", "ranks 8-15 communication", "ranks 0-7 sends"} <= rows
+    # the tables of the summary say of each pipeline rank what the breakdown says of their mean
+    ranks, breakdown_s = result.summary["pipeline_ranks"], result.summary["breakdown_s"]
+    for part, seconds in breakdown_s.items():
+        assert sum(row[f"{part}_s"] for row in ranks) / 2 == pytest.approx(seconds)
+    assert max(row["total_bytes"] for row in result.summary["memory"]) == pytest.approx(
+        result.summary["metrics"]["memory_bytes_per_gpu"]
+    )
 
 
 def test_set_overrides_a_field(monkeypatch, capsys, small):
@@ -170,7 +205,7 @@ def test_two_processes_with_other_hash_seeds_write_the_same_bytes(small, tmp_pat
         )
         found.append(digests(out))
     assert found[0] == found[1]
-    assert len(found[0]) == 8
+    assert len(found[0]) == 9
 
 
 def test_the_order_of_keys_changes_nothing_but_the_resolved_text(monkeypatch, capsys, small, tmp_path):

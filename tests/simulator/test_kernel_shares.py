@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simulator import load_scenario, simulate
+from simulator.kernel_shares import kernel_columns, kernel_summary
+from simulator.kernel_times import KernelCost
+from workloads.kernel_call import CallSequence
+from workloads.kernels import Gemm
+from workloads.streaming_kernels import Norm
+from workloads.tasks import ComputeKernel, Stream, Task, TaskGraph, TaskTimes
 
 GEMMS = [
     "{kind: gemm, format: fp8, rows: 4096, columns: 7168, depth: 16384}",  # listed
@@ -86,3 +93,52 @@ def test_workloads_without_kernels_have_no_account(tmp_path):
     result = simulate(load_scenario(tmp_path / "s.yaml"))
     assert "kernels" not in result.summary
     assert result.tasks["kernel"].eq("").all()
+
+
+def gemm() -> Gemm:
+    return Gemm(rows=8, columns=8, depth=8, format="fp8")
+
+
+def cost_of(kernel: ComputeKernel) -> KernelCost:
+    """Return 2 s for a matrix product, 1 s for a norm, 3 s for one after the other."""
+    match kernel.call:
+        case Gemm():
+            return KernelCost(2.0, "published", "tabulated")
+        case Norm():
+            return KernelCost(1.0, "assumed", "roofline")
+        case _:
+            return KernelCost(3.0, "published", "tabulated")
+
+
+def test_a_task_of_a_fold_counts_for_each_of_its_ranks():
+    # Ranks 0 to 2 are a fold, rank 3 is alone. Each runs a product and a norm as one; rank 3, a straggler, takes
+    # twice as long, and then runs another product.
+    norm = Norm(rows=8, width=8)
+    both = ComputeKernel(CallSequence("both", (gemm(), norm)))
+    kernels = [(0, both), (3, both), (3, ComputeKernel(gemm()))]
+    tasks = tuple(Task("t", rank, Stream.COMPUTE, kernel=kernel) for rank, kernel in kernels)
+    graph = TaskGraph(4, (*tasks, Task("barrier", 0, None)), (), leader_of_rank=np.array([0, 0, 0, 3]))
+    times = TaskTimes(np.array([0.0, 0.0, 6.0, 8.0]), np.array([3.0, 6.0, 8.0, 8.0]))
+    told = kernel_summary(graph, times, cost_of)
+    # products: 3 x 2 s in the fold, 4 s and 2 s on rank 3; norms: 3 x 1 s and 2 s; of four ranks' 8 s
+    products, norms = told["by_kernel"]["gemm-fp8"], told["by_kernel"]["norm"]
+    assert (products["calls"], products["seconds"], products["step_share"]) == (5, 12.0, 12 / 32)
+    assert (norms["calls"], norms["seconds"], norms["step_share"]) == (4, 5.0, 5 / 32)
+    assert products["flops_per_s"] == pytest.approx(5 * 2 * 8**3 / 12)
+    assert norms["bytes_per_s"] == pytest.approx(4 * norm.moved_bytes / 5)
+    assert told["step_share_by_basis"] == {"tabulated": 12 / 32, "roofline": 5 / 32}
+
+
+def test_equal_kernels_need_not_be_one_object():
+    shared = ComputeKernel(gemm())
+    times = TaskTimes(np.zeros(2), np.full(2, 2.0))
+    graphs = [
+        TaskGraph(
+            2, tuple(Task("t", rank, Stream.COMPUTE, kernel=kernel) for rank, kernel in enumerate(pair)), ()
+        )
+        for pair in ((shared, shared), (ComputeKernel(gemm()), ComputeKernel(gemm())))
+    ]
+    one, two = (kernel_summary(graph, times, cost_of) for graph in graphs)
+    assert one == two
+    assert one["by_kernel"]["gemm-fp8"]["calls"] == 2
+    assert [kernel_columns(graph, cost_of)["kernel"].tolist() for graph in graphs] == [["gemm-fp8"] * 2] * 2

@@ -22,6 +22,7 @@ DOCUMENTS = {
     "scenarios/README.md": {"fields", "units"},
     "docs/graph.md": {"graph"},
     "docs/schedules.md": {"schedules"},
+    "docs/training.md": {"phase_order", "training_memory"},
 }
 
 
@@ -191,8 +192,11 @@ def test_refreshing_replaces_only_what_stands_between_the_comments():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no table\n", "NAME one of fields, graph, schedules, units"),
-        ("<!-- generated: fields -->\nno end\n", "NAME one of fields, graph, schedules, units"),
+        ("no table\n", "NAME one of fields, graph, phase_order, schedules, training_memory, units"),
+        (
+            "<!-- generated: fields -->\nno end\n",
+            "NAME one of fields, graph, phase_order, schedules, training_memory, units",
+        ),
         ("<!-- generated: feilds -->\n<!-- end generated: feilds -->", "no table 'feilds'.*fields, graph"),
     ],
 )

@@ -1,14 +1,25 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from simulator.layout import RankLayout
 from simulator.plots import draw_overview
-from simulator.result import Result, flows_table, links_table, summarise_links, tasks_table, timeline_table
+from simulator.result import (
+    Result,
+    flows_table,
+    links_table,
+    phases_table,
+    summarise_links,
+    tasks_table,
+    timeline_table,
+)
 from simulator.trace import chrome_trace
+from simulator.transfer_times import TransferTimes
 from simulator.waits import Waits
 from support.clusters import network, run
-from workloads.tasks import Collective, Stream, Task, TaskGraph, TaskTimes, Transfer, Transfers
+from workloads.tasks import Collective, Stream, Task, TaskGraph, TaskPhase, TaskTimes, Transfer, Transfers
 
 
 @pytest.fixture
@@ -110,8 +121,8 @@ def test_flows_with_several_ends_say_so_and_reductions_point_home(parts):
         Transfer(0, (), ((2, 1.0), (3, 0.5)), 4.0),
         Transfer(2, (), ((1, 1.0), (3, 1.0)), 4.0, reduce=True),
     ]
-    times = (np.zeros(2),)
-    flows = flows_table((Collective("c", Transfers.from_rows(rows)),), times, times, layout)
+    times = (TransferTimes(np.zeros(2), np.zeros(2)),)
+    flows = flows_table((Collective("c", Transfers.from_rows(rows)),), times, layout)
     columns = ["source_rank", "destination_rank", "source_node", "destination_node"]
     assert flows[columns].to_numpy().tolist() == [[0, -1, 0, 1], [-1, 2, -1, 1]]
 
@@ -124,6 +135,58 @@ def test_many_flows_become_a_row_per_pair_of_nodes(parts):
     row = flows.iloc[0]
     assert (row["flows"], row["size_bytes"]) == (2, 40.0)
     assert (row["start_s"], row["end_s"]) == pytest.approx((0, 20))
+
+
+@pytest.fixture
+def repeating():
+    """Collectives of three nodes of two GPUs: two lists of transfers, shared, and times of which some are shared."""
+    rng = np.random.default_rng(5)
+    rows = [
+        [Transfer(0, (), ((2, 1.0), (3, 1.0)), 4.0), Transfer(4, (), ((0, 1.0), (2, 1.0)), 2.0, reduce=True)],
+        [
+            Transfer(int(source), (), ((int(5 - source), 1.0),), float(source + 1))
+            for source in rng.integers(0, 6, 9)
+        ],
+    ]
+    few, many = (Transfers.from_rows(each) for each in rows)
+    times = [TransferTimes(rng.random(len(used)), 1 + rng.random(len(used))) for used in (few, many, many)]
+    late = [TransferTimes(each.start_after_s, each.end_after_s, 7.0) for each in times]
+    ran = [
+        ("send", few, times[0]),
+        ("dispatch", many, late[1]),
+        ("send", many, times[2]),
+        ("dispatch", many, times[1]),
+        ("dispatch", many, late[2]),
+        ("dispatch", few, late[0]),
+        ("send", many, late[2]),
+        ("never ran", many, TransferTimes(np.zeros(0), np.zeros(0))),
+    ]
+    collectives = tuple(Collective(name, used) for name, used, _ in ran)
+    return collectives, [each for *_, each in ran], RankLayout.in_order(3, 2)
+
+
+def test_rows_of_pairs_are_what_grouping_the_flows_gives(repeating):
+    flows, pairs = flows_table(*repeating), flows_table(*repeating, max_rows=1)
+    keys = ["collective", "source_node", "destination_node"]
+    grouped = flows.groupby(keys, sort=False, as_index=False).agg(
+        flows=("size_bytes", "size"),
+        size_bytes=("size_bytes", "sum"),
+        start_s=("start_s", "min"),
+        end_s=("end_s", "max"),
+    )
+    assert len(flows) == 2 * 2 + 9 * 5
+    assert len(grouped) < len(flows)
+    pd.testing.assert_frame_equal(pairs, grouped, rtol=1e-12)
+
+
+def test_flows_that_have_not_ended_leave_the_end_of_a_pair_to_others(repeating):
+    (collective, *_), _, layout = repeating
+    # from node 0 to node 1, and from nodes 0 and 1 to node 2: the second never starts
+    times = TransferTimes(np.array([1.0, np.nan]), np.array([2.0, np.nan]), 3.0)
+    pairs = flows_table((collective,), (times,), layout, max_rows=1)
+    assert pairs[["start_s", "end_s"]].to_numpy() == pytest.approx(
+        np.array([[4.0, 5.0], [np.nan, np.nan]]), nan_ok=True
+    )
 
 
 @pytest.fixture
@@ -143,17 +206,74 @@ def tasks(parts):
         (Collective("b", transfers),),
     )
     times = TaskTimes(np.array([0.0, 1.0, 1.0, 1.0]), np.array([1.0, 1.0, 3.0, 2.0]))
+    texts = {
+        "kernel": ["gemm-fp8", "", "", ""],
+        "cost_how": ["fitted", "", "", ""],
+        "cost_basis": ["roofline", "", "", ""],
+    }
     return tasks_table(
         graph,
         times,
         layout,
         Waits(np.array([-1, -1, 0, 1]), np.array([-1, -1, 5, 7]), []),
-        {
-            "kernel": ["gemm-fp8", "", "", ""],
-            "cost_how": ["fitted", "", "", ""],
-            "cost_basis": ["roofline", "", "", ""],
-        },
+        {name: pd.Series(rows, dtype="str").array for name, rows in texts.items()},
     )
+
+
+@pytest.fixture
+def folded():
+    """Ranks 0 and 2 run in lockstep, and so do 1 and 3; the first fold sends to the second beside its streams."""
+    transfers = Transfers.from_rows([Transfer(2, (), ((3, 1.0),), 1.0)])
+    graph = TaskGraph(
+        4,
+        (
+            Task("a", 0, Stream.COMPUTE, duration_s=1.0),
+            Task("send", 0, None, after=(0,), collective=0),
+            Task("send", 1, None, collective=0),
+            Task("barrier", 0, None, after=(1,)),
+        ),
+        (Collective("send", transfers),),
+        leader_of_rank=np.array([0, 1, 0, 1]),
+        phases=(
+            TaskPhase(0, "forward", (1, 2, 3), None, 0, 2),
+            TaskPhase(1, "backward", None, (0, 5, 4), 2, 3),
+            TaskPhase(1, "idle", None, None, 3, 3),
+        ),
+    )
+    return graph, TaskTimes(np.array([0.5, 1.5, 0.0, 2.0]), np.array([1.5, 2.0, 2.5, 2.0]))
+
+
+def test_rows_of_a_fold_say_for_how_many_ranks_they_stand(folded):
+    layout = RankLayout.in_order(2, 2)
+    waits = Waits(np.array([-1, 0, 0, -1]), np.full(4, -1), [])
+    shown = ["task", "rank", "ranks", "stream", "waited_for_source", "waited_for_destination"]
+    # sends hold up no stream, and are told; the barrier is not
+    assert tasks_table(*folded, layout, waits, {})[shown].to_numpy().tolist() == [
+        [0, 0, 2, "compute", -1, -1],
+        [1, 0, 2, "", 2, 3],
+        [2, 1, 2, "", 2, 3],
+    ]
+
+
+def test_phases_reach_from_their_first_task_to_their_last(folded):
+    phases = phases_table(*folded)
+    cells = [
+        f"{part}_{name}" for part in ("forward", "backward") for name in ("pipeline", "stage", "micro_batch")
+    ]
+    assert phases[["rank", "ranks", "kind", *cells]].to_numpy().tolist() == [
+        [0, 2, "forward", 1, 2, 3, -1, -1, -1],
+        [1, 2, "backward", -1, -1, -1, 0, 5, 4],
+        [1, 2, "idle", -1, -1, -1, -1, -1, -1],
+    ]
+    assert phases["start_s"].tolist() == pytest.approx([0.5, 0.0, np.nan], nan_ok=True)
+    assert phases["end_s"].tolist() == pytest.approx([2.0, 2.5, np.nan], nan_ok=True)
+
+
+def test_a_graph_without_phases_has_an_empty_table_of_the_same_columns(folded):
+    graph, times = folded
+    empty = phases_table(TaskGraph(4, graph.tasks, graph.collectives), times)
+    assert len(empty) == 0
+    assert empty.dtypes.to_dict() == phases_table(graph, times).dtypes.to_dict()
 
 
 def test_tasks_table_leaves_barriers_out(tasks):
@@ -166,6 +286,8 @@ def test_tasks_table_leaves_barriers_out(tasks):
 
 def test_tasks_have_the_columns_of_their_kernels(tasks):
     assert tasks["kernel"].tolist() == ["gemm-fp8", "", ""]
+    texts = tasks[["name", "stream", "kernel", "cost_how", "cost_basis"]]
+    assert set(texts.dtypes) == {pd.Series(["text"]).dtype}
 
 
 def test_tasks_name_the_ends_of_what_they_waited_for(tasks):
@@ -174,10 +296,10 @@ def test_tasks_name_the_ends_of_what_they_waited_for(tasks):
     assert tasks[waited].to_numpy().tolist() == [[-1, -1, -1], [0, 3, 5], [3, -1, 7]]
 
 
-def test_the_trace_keeps_the_format(tasks):
-    events = json.loads(chrome_trace(tasks))["traceEvents"]
+def test_the_trace_keeps_the_format(tasks, folded):
+    events = json.loads(chrome_trace(tasks, phases_table(*folded).iloc[:0]))["traceEvents"]
     complete = [event for event in events if event["ph"] == "X"]
-    named = {(event["pid"], event.get("tid")) for event in events if event["ph"] == "M"}
+    named = {(event["pid"], event.get("tid")) for event in events if event["name"].endswith("_name")}
     assert [(event["name"], event["pid"], event["ts"], event["dur"]) for event in complete] == [
         ("a", 0, 0.0, 1e6),
         ("b", 1, 1e6, 2e6),
@@ -194,7 +316,7 @@ def test_the_trace_keeps_the_format(tasks):
 
 
 @pytest.fixture
-def result(parts, tasks):
+def result(parts, tasks, folded):
     compiled, layout, transfers, recording, links, step_s = parts
     summary = {
         "scenario": "s", "question": "q", "step_time_s": step_s, "metrics": {}, "breakdown_s": {"c": step_s},
@@ -203,6 +325,7 @@ def result(parts, tasks):
     return Result(
         summary=summary,
         tasks=tasks,
+        phases=phases_table(*folded),
         flows=flows_table((Collective("c", transfers),), recording.transfers, layout),
         links=links,
         link_timeline=timeline_table(
@@ -217,12 +340,12 @@ def test_a_result_survives_saving(result, tmp_path):
     loaded = Result.load(tmp_path)
     assert loaded.summary == result.summary
     assert loaded.scenario_text == result.scenario_text
-    for table in ("tasks", "flows", "links", "link_timeline"):
-        assert getattr(loaded, table).to_dict() == getattr(result, table).to_dict()
+    for table in ("tasks", "phases", "flows", "links", "link_timeline"):
+        pd.testing.assert_frame_equal(getattr(loaded, table), getattr(result, table))
 
 
 def test_the_picture_shows_what_the_tables_hold(result):
-    breakdown, kinds, over_time = draw_overview(result).axes
+    breakdown, kinds, over_time, *_ = draw_overview(result).axes
     # 20 s of step in one bar; the busiest NIC at 15%; over time at most (30 + 30) bytes in 3 s of 8 x 10 bytes/s.
     assert [bar.get_width() for bar in breakdown.patches] == pytest.approx([20.0])
     assert max(bar.get_height() for bar in kinds.patches) == pytest.approx(15.0)

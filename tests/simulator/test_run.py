@@ -1,9 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from simulator import load_scenario, simulate
 from simulator.input_error import InputError
+from simulator.kernel_times import KernelTimes
+from workloads.kernel_list import KernelsSpec
 
 FLOWS = """\
 name: flows
@@ -51,3 +54,41 @@ def test_no_link_is_named_as_slowest_where_cables_have_faults(scenario):
     assert healthy[0]["slowest_link"] is not None
     assert faulty.summary["waits"][0]["slowest_link"] is None
     assert (faulty.tasks["waited_for_link"] == -1).all()
+
+
+def test_a_straggler_is_seen_where_its_own_gpu_computes_while_it_is_slow(tmp_path):
+    path = tmp_path / "kernels.yaml"
+    path.write_text(
+        "name: s\ncluster: {node: h800, topology: {kind: none}}\n"
+        "workload: {kind: kernels, calls: [{kind: norm, rows: 4096, width: 7168}]}\n"
+    )
+    slow = "{kind: straggler, node: 0, index: %d, slower: 2.0, at: %s}"
+    lines = ", ".join(slow % line for line in ((0, "0 s"), (1, "0 s"), (0, "1 s")))
+    # The kernel runs on GPU 0 alone, and has ended long before 1 s.
+    faults = simulate(load_scenario(path, [f"faults=[{lines}]"])).summary["faults"]
+    assert [fault["happened"] for fault in faults] == [True, False, False]
+
+
+def test_each_kernel_object_is_priced_once(tmp_path, monkeypatch):
+    path = tmp_path / "kernels.yaml"
+    norm = "{kind: norm, rows: 4096, width: 7168}"
+    path.write_text(
+        f"name: s\ncluster: {{node: h800, topology: {{kind: none}}}}\nworkload: {{kind: kernels, calls: [{norm}]}}\n"
+    )
+    loaded, asked = load_scenario(path), []
+    build, cost = KernelsSpec.build, KernelTimes.cost
+
+    def build_many(*args):
+        step = build(*args)
+        return replace(step, graph=replace(step.graph, tasks=step.graph.tasks * 5))
+
+    def counted(self, *kernel):
+        asked.append(kernel)
+        return cost(self, *kernel)
+
+    monkeypatch.setattr(KernelsSpec, "build", build_many)
+    monkeypatch.setattr(KernelTimes, "cost", counted)
+    result = simulate(loaded)
+    assert result.summary["kernels"]["by_kernel"]["norm"]["calls"] == 5
+    # of the shared kernel, and of its one call for the summary
+    assert len(asked) == 2

@@ -5,9 +5,20 @@ import pytest
 
 from simulator.engine import execute
 from simulator.pricing import FREE, Pricing
+from simulator.transfer_times import TransferTimes
 from simulator.waits import NOTHING, explain
 from support.clusters import network
-from workloads.tasks import Collective, CommunicationKernel, Transfer, Transfers, run_in_turn
+from workloads.tasks import (
+    Collective,
+    CommunicationKernel,
+    Stream,
+    Task,
+    TaskGraph,
+    TaskTimes,
+    Transfer,
+    Transfers,
+    run_in_turn,
+)
 
 KERNEL = CommunicationKernel("some", message_bytes=1000)
 
@@ -117,3 +128,72 @@ def test_the_same_transfers_by_another_kernel_keep_links_busy_for_as_long_as_tha
     collectives = [Collective(kernel.name, collective.transfers, kernel) for kernel in (quick, slow)]
     found, _ = waits_of(compiled, layout, *collectives, price=lambda kernel: pricing[kernel.name])
     assert [row["slowest_link_busy_fraction"] for row in found.of_collective] == pytest.approx([1.0, 1.0])
+
+
+def test_what_collectives_share_is_told_of_each_as_if_they_shared_nothing():
+    """Each task's last transfer by looking at all of them, where transfers and times are shared in part."""
+    rng = np.random.default_rng(3)
+    compiled, layout = network(2, gpus=4, planes=2)
+    shared = [
+        Transfers.point_to_point(*(rng.integers(0, 8, 6) for _ in range(2)), rng.random(6)) for _ in range(2)
+    ]
+    ends_after = [rng.integers(1, 4, 6) / 4 for _ in range(3)]  # some end together
+    which = [(0, 0), (1, 1), (0, 2), (0, 0), (1, 0), (1, 1), (0, 2)]
+    collectives = tuple(Collective(f"name {used}", shared[used]) for used, _ in which)
+    transfers = [
+        TransferTimes(np.zeros(6), ends_after[times], float(begin_s))
+        for begin_s, (_, times) in enumerate(which)
+    ]
+    graph = run_in_turn(collectives, range(8), 8)
+    start_s = np.array([float(task.collective or 0) for task in graph.tasks])
+    end_s = start_s + rng.random(len(start_s))
+    found = explain(
+        graph, TaskTimes(start_s, end_s), transfers, compiled, layout.endpoint_of_rank, lambda _: FREE,
+        routes_known=False,
+    )  # fmt: skip
+    for index, task in enumerate(graph.tasks):
+        if task.collective is None:
+            assert found.transfer[index] == NOTHING
+            continue
+        own, ends = shared[which[task.collective][0]], ends_after[which[task.collective][1]]
+        mine = np.flatnonzero((own.source_rank == task.rank) | (own.destination_ranks == task.rank))
+        assert found.transfer[index] == (mine[np.argmax(ends[mine])] if len(mine) else NOTHING)
+    took_s = {
+        name: max(
+            end_s[[task.collective == number for task in graph.tasks]].max() - number
+            for number, collective in enumerate(collectives)
+            if collective.name == name
+        )
+        for name in ("name 0", "name 1")
+    }
+    assert {row["collective"]: row["seconds"] for row in found.of_collective} == pytest.approx(took_s)
+
+
+def test_a_fold_waits_for_the_last_transfer_of_any_of_its_ranks():
+    # Ranks 0, 1 and 2 run in lockstep: rank 0's own transfer ends at 1 s, but rank 2's at 3 s. Rank 3 is
+    # alone, and has another that ends at 4 s.
+    compiled, layout = network(2, gpus=2, planes=2)
+    rows = [
+        Transfer(0, (), ((1, 1.0),), 1.0),
+        Transfer(2, (), ((3, 1.0),), 1.0),
+        Transfer(3, (), ((3, 1.0),), 1.0),
+    ]
+    tasks = (
+        Task("c", 0, Stream.COMMUNICATION, collective=0),
+        Task("c", 3, Stream.COMMUNICATION, collective=0),
+    )
+    graph = TaskGraph(
+        4, tasks, (Collective("c", Transfers.from_rows(rows)),), leader_of_rank=np.array([0, 0, 0, 3])
+    )
+    found = explain(
+        graph,
+        TaskTimes(np.zeros(2), np.array([3.0, 4.0])),
+        [TransferTimes(np.zeros(3), np.array([1.0, 3.0, 4.0]))],
+        compiled,
+        layout.endpoint_of_rank,
+        lambda _: FREE,
+        routes_known=True,
+    )
+    assert found.transfer.tolist() == [1, 2]
+    # Three ranks end a second before the fourth.
+    assert found.of_collective[0]["mean_wait_s"] == pytest.approx((3 * 1.0 + 0.0) / 4)

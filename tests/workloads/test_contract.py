@@ -9,8 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from simulator.layout import RankLayout
+from support.training_steps import model as small_model
+from support.training_steps import play
 from workloads import WorkloadSpec
-from workloads.models import load_model
+from workloads.kernel_call import calls_of
+from workloads.models import Model, load_model
+from workloads.schedules import SCHEDULES
 from workloads.tasks import Setting, TaskTimes
 
 ADAPTER = TypeAdapter(WorkloadSpec)
@@ -18,6 +22,7 @@ KINDS = {
     get_args(spec.model_fields["kind"].annotation)[0]: spec for spec in get_args(get_args(WorkloadSpec)[0])
 }
 
+DEEPSEEK_V3, SMALL = load_model("deepseek-v3", Path()), small_model()
 FLOWS = "source,destination,size_bytes,start_s\n0,3,1e6,0\nnode1/gpu1,2,5e5,1e-3\n3,0,0,0\n"
 
 
@@ -26,7 +31,27 @@ class Case:
     num_nodes: int
     gpus_per_node: int
     fields: dict[str, object]  # of the workload section
+    model: Model = DEEPSEEK_V3
 
+
+# 2 pipeline ranks of 2 groups of 2 ranks, on nodes of 2
+TRAINING = {
+    "kind": "training-step",
+    "pipeline_parallel": 2,
+    "expert_parallel": 2,
+    "sequences_per_step": 16,
+    "sequence_length": 4,
+    "ignore_memory": True,
+}
+TRAINED = {
+    "gpipe": {"load_changes": "per-layer"},
+    "1f1b": {"rank_order": "data-outermost"},
+    "interleaved-1f1b": {"chunks": 2},
+    "zb1p": {"node_order": [3, 1, 0, 2]},
+    "dualpipe": {"load_changes": "per-micro-batch"},
+    "dualpipe-v": {"tensor_parallel": 2},
+}
+UNDIVIDED = {"shard_optimizer": False}
 
 CASES = [
     Case(4, 8, {"kind": "expert-parallel", "tokens_per_rank": 16, "expert_parallel": 16}),
@@ -39,6 +64,8 @@ CASES = [
     ),
     Case(2, 2, {"kind": "flows", "path": "flows.csv"}),
     Case(1, 2, {"kind": "kernels", "calls": [{"kind": "copy", "size_bytes": 8}] * 2}),
+    *(Case(4, 2, TRAINING | {"schedule": name} | more, SMALL) for name, more in TRAINED.items()),
+    Case(2, 2, TRAINING | {"schedule": "1f1b", "expert_parallel": 1, "memory": UNDIVIDED}, SMALL),
 ]
 
 
@@ -51,15 +78,19 @@ def case(request):
     return request.param
 
 
+def spec_and_setting(case, folder):
+    spec = ADAPTER.validate_python(case.fields)
+    model = case.model if spec.needs_model else None
+    return spec, Setting(model, case.num_nodes * case.gpus_per_node, case.gpus_per_node, folder)
+
+
 @pytest.fixture
 def build(case, tmp_path):
     """Builds the case's workload with a seed, through the checks that a scenario makes."""
     (tmp_path / "flows.csv").write_text(FLOWS)
 
     def built(seed=1):
-        spec = ADAPTER.validate_python(case.fields)
-        model = load_model("deepseek-v3", Path()) if spec.needs_model else None
-        setting = Setting(model, case.num_nodes * case.gpus_per_node, case.gpus_per_node, tmp_path)
+        spec, setting = spec_and_setting(case, tmp_path)
         spec.check(setting)
         layout = RankLayout.in_order(case.num_nodes, case.gpus_per_node)
         return spec.build(setting, layout, np.random.default_rng(seed))
@@ -108,6 +139,7 @@ def spread(column, offsets):
 
 def test_every_kind_has_a_case():
     assert {case.fields["kind"] for case in CASES} == set(KINDS)
+    assert set(TRAINED) == set(SCHEDULES)
 
 
 def test_the_graph_is_well_formed(build):
@@ -118,12 +150,57 @@ def test_the_graph_is_well_formed(build):
         assert all(0 <= before < index for before in task.after)
         assert task.duration_s >= 0
         assert task.collective is None or 0 <= task.collective < len(graph.collectives)
-    for index, collective in enumerate(graph.collectives):
-        check_transfers(collective.transfers, graph.num_ranks)
-        takes_part = [task.rank for task in graph.tasks if task.collective == index]
+    tasks_of = [[] for _ in graph.collectives]
+    for task in graph.tasks:
+        if task.collective is not None:
+            tasks_of[task.collective].append(task)
+    for collective, tasks in zip(graph.collectives, tasks_of, strict=True):
+        transfers = collective.transfers
+        check_transfers(transfers, graph.num_ranks)
+        # a task stands for all ranks of its fold
+        takes_part = [rank for task in tasks for rank in graph.fold_of(task.rank).tolist()]
         assert len(set(takes_part)) == len(takes_part)
-        ends = {*collective.transfers.source_rank.tolist(), *collective.transfers.destination_ranks.tolist()}
-        assert ends <= set(takes_part)
+        assert set(transfers.source_rank.tolist()) <= set(takes_part)
+        if any(task.stream for task in tasks) or transfers.reduce.any():
+            assert set(transfers.destination_ranks.tolist()) <= set(takes_part)
+        # otherwise it is a send, for which the receiver waits by its dependencies
+
+
+def test_folds_are_led_by_the_least_of_their_ranks(build):
+    graph = build().graph
+    leaders = np.arange(graph.num_ranks) if graph.leader_of_rank is None else graph.leader_of_rank
+    assert leaders.shape == (graph.num_ranks,)
+    folds = [graph.fold_of(leader).tolist() for leader in sorted(set(leaders.tolist()))]
+    assert sorted(rank for fold in folds for rank in fold) == list(range(graph.num_ranks))
+    assert [fold[0] for fold in folds] == sorted(set(leaders.tolist()))
+    # none has tasks of its own but the leader
+    assert {task.rank for task in graph.tasks} <= {fold[0] for fold in folds}
+
+
+def test_phases_are_stretches_of_one_rank(build):
+    graph = build().graph
+    end = 0
+    for phase in graph.phases:
+        assert end <= phase.first_task < phase.end_task <= len(graph.tasks)
+        end = phase.end_task
+        assert {task.rank for task in graph.tasks[phase.first_task : phase.end_task]} == {phase.rank}
+
+
+def test_a_check_lists_all_kernels_that_run(case, build, tmp_path):
+    # so that a cost table that lacks one is refused before anything runs; sizes may differ, all else not
+    spec, setting = spec_and_setting(case, tmp_path)
+    graph = build().graph
+
+    def kinds(kernels):
+        return {
+            (call.cost_names, call.variant, kernel.communication_sms)
+            for kernel in kernels
+            for call in calls_of(kernel.call)
+        }
+
+    assert kinds(task.kernel for task in graph.tasks if task.kernel) <= kinds(spec.compute_kernels(setting))
+    moved_by = {collective.kernel for collective in graph.collectives if collective.kernel}
+    assert moved_by <= set(spec.communication_kernels(setting))
 
 
 def test_a_seed_gives_the_same_step(build):
@@ -136,15 +213,17 @@ def test_a_seed_gives_the_same_step(build):
             assert np.array_equal(left, right)
 
 
-def test_the_breakdown_adds_up_whatever_the_times(build):
+def test_the_breakdown_adds_up_whatever_tasks_take(build):
     workload = build()
-    rng = np.random.default_rng(1)
-    for scale_s in (0.0, 1e-6, 1e3):
-        start_s = rng.random(len(workload.graph.tasks)) * scale_s
-        times = TaskTimes(start_s, start_s + rng.random(len(start_s)) * scale_s)
+    graph, rng = workload.graph, np.random.default_rng(1)
+    for scale_s in (0.0, 1e-6, 1.0):
+        drawn = iter(rng.random(2**20) * scale_s)
+        taken_s = {id(task): float(seconds) for task, seconds in zip(graph.tasks, drawn, strict=False)}
+        start_s, end_s = play(graph, lambda task, taken_s=taken_s: taken_s[id(task)])
+        times = TaskTimes(np.array(start_s, float), np.array(end_s, float))
         summary = workload.summarise(times)
         assert abs(sum(summary.breakdown_s.values()) - times.step_time_s) <= 1e-9
-        assert min(summary.breakdown_s.values()) >= 0
+        assert min(summary.breakdown_s.values()) >= -1e-9
         assert np.isfinite(list(summary.metrics.values())).all()
 
 

@@ -119,6 +119,9 @@ def test_a_last_stage_by_itself_borrows_the_embedding():
     dense = DENSE_OF_MOE_LAYER + VOCABULARY + 7168
     assert alone.optimizer == 8 * (-(-dense // 128) + 4 * EXPERT // 2)
     assert with_module.optimizer == 8 * (-(-(dense + module) // 128) + 2 * 4 * EXPERT // 2)
+    # not divided, each rank updates all that it holds, the copy too
+    whole = need([STAGES[15]], [1], ranks=ONE_WAY, memory=MemorySettings(shard_optimizer=False))
+    assert whole.optimizer == 8 * held.total == 4 * whole.weights
 
 
 def test_a_tied_head_borrows_the_embedding_unless_it_is_there():
