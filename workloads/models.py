@@ -129,6 +129,10 @@ class Model:
         moe = self.moe
         return moe is not None and layer >= moe.num_dense_layers and layer % moe.layer_freq == 0
 
+    def moe_layers(self) -> list[int]:
+        """Return the layers that have experts, MTP modules among them."""
+        return [layer for layer in range(self.num_layers + self.num_mtp_layers) if self.is_moe_layer(layer)]
+
     @property
     def num_moe_layers(self) -> int:
         """How many of the `num_layers` layers have experts."""

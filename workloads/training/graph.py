@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from workloads.group_traffic import GroupLoad
 from workloads.schedules import Cell, Kind, Phase, Schedule
 from workloads.schedules.order import Output, execution_order, inputs, outputs
 from workloads.tasks import (
@@ -24,7 +25,6 @@ from workloads.tasks import (
     TaskPhase,
     Transfers,
 )
-from workloads.training.group_traffic import GroupLoad
 from workloads.training.items import Item, phase_items, weight_items
 from workloads.training.parallel_layout import ParallelLayout
 from workloads.training.stage_work import StageWork

@@ -7,6 +7,7 @@ from typing import Self
 
 from simulator.units import FieldError
 from workloads.expert_settings import model_and_experts
+from workloads.group_traffic import num_draws
 from workloads.layer_kernels import Tokens
 from workloads.models import Model, MultiHeadLatentAttention
 from workloads.placement import fits_nodes, working_degrees
@@ -61,7 +62,12 @@ class TrainingPlan:
         num_members = members_of(setting.num_ranks, settings.pipeline_parallel)
         _check_tensor_parallel(settings, setting, num_members)
         micro_batches = _micro_batches(settings, num_members)
-        _check_experts(settings, setting, num_members, settings.num_draws(model, micro_batches))
+        _check_experts(
+            settings,
+            setting,
+            num_members,
+            num_draws(settings.load_changes, len(model.moe_layers()), micro_batches),
+        )
         model = _with_experts_per_token(model, settings)
         schedule = _schedule(settings, micro_batches, num_members)
         stages = _stages(settings, model, schedule.num_stages)
@@ -129,7 +135,7 @@ def _check_tensor_parallel(settings: TrainingSettings, setting: Setting, num_mem
         raise FieldError("tensor_parallel", msg)
 
 
-def _check_experts(settings: TrainingSettings, setting: Setting, num_members: int, num_draws: int) -> None:
+def _check_experts(settings: TrainingSettings, setting: Setting, num_members: int, draws: int) -> None:
     """Raise FieldError where experts do not fit; tokens' experts are drawn for one group, so many times."""
     degree, gpus_per_node = settings.expert_parallel, setting.gpus_per_node
     if num_members % degree or not fits_nodes(degree, gpus_per_node):
@@ -140,12 +146,12 @@ def _check_experts(settings: TrainingSettings, setting: Setting, num_members: in
         )
         raise FieldError("expert_parallel", msg)
     try:
-        settings.check_experts(replace(setting, num_ranks=degree), settings.local_tokens, num_draws)
+        settings.check_experts(replace(setting, num_ranks=degree), settings.local_tokens, draws)
     except FieldError as error:
         field, msg = error.field, str(error)
         if field == "tokens_per_rank":
             field = "sequence_length"
-            if num_draws > 1:
+            if draws > 1:
                 field, msg = "load_changes", f"{msg}, or draw loads less often: never, which is the default"
         raise FieldError("load_changes" if field == "layers" else field, msg) from error
     if settings.redundant_experts not in {"auto", 0}:

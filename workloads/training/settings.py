@@ -5,9 +5,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from workloads.expert_settings import ExpertSettings
+from workloads.group_traffic import LoadChanges
 from workloads.kernel_call import Arithmetic
-from workloads.models import Model
-from workloads.training.group_traffic import LoadChanges
 from workloads.training.parallel_layout import RankOrder
 from workloads.training_memory import MemorySettings
 
@@ -15,11 +14,6 @@ from workloads.training_memory import MemorySettings
 COMMUNICATION_SMS: Final = 20
 
 ScheduleName = Literal["gpipe", "1f1b", "interleaved-1f1b", "zb1p", "dualpipe", "dualpipe-v"]
-
-
-def moe_layers(model: Model) -> list[int]:
-    """Return the layers that have experts, MTP modules among them."""
-    return [layer for layer in range(model.num_layers + model.num_mtp_layers) if model.is_moe_layer(layer)]
 
 
 class TrainingSettings(ExpertSettings):
@@ -130,8 +124,3 @@ class TrainingSettings(ExpertSettings):
     def local_tokens(self) -> int:
         """Those of them that a GPU has for itself: tensor-parallel ranks divide them."""
         return self.tokens_per_micro_batch // self.tensor_parallel
-
-    def num_draws(self, model: Model, micro_batches: int) -> int:
-        """Return how often tokens' experts are drawn."""
-        layers = len(moe_layers(model))
-        return {"never": 1, "per-layer": layers, "per-micro-batch": layers * micro_batches}[self.load_changes]

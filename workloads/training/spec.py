@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from workloads.formats import NumberFormat
+from workloads.group_traffic import GroupLoad, draw_loads, in_each_group, place_draws, tensor_rings
 from workloads.kernels import BF16_BYTES
 from workloads.layer_kernels import Tokens
 from workloads.messages import Phase, token_bytes
@@ -15,18 +16,12 @@ from workloads.streaming_kernels import Optimizer
 from workloads.tasks import CommunicationKernel, ComputeKernel, IntArray, Layout, Setting, Transfers
 from workloads.training.assumptions import assumptions
 from workloads.training.graph import Exchanges, StepParts, build_graph
-from workloads.training.group_traffic import GroupLoad, draw_loads
 from workloads.training.plan import TrainingPlan
-from workloads.training.settings import TrainingSettings, moe_layers
+from workloads.training.settings import TrainingSettings
 from workloads.training.stage_work import StageWork
 from workloads.training.step import TrainingStep
 from workloads.training.synchronise import Synchronisation, stages_held, synchronisation
-from workloads.training.tensor_parallel import (
-    TENSOR_ASSUMPTIONS,
-    in_each_group,
-    tensor_rings,
-    undivided_gradients,
-)
+from workloads.training.tensor_parallel import TENSOR_ASSUMPTIONS, undivided_gradients
 from workloads.training_memory import held_parameters
 
 
@@ -97,16 +92,7 @@ class TrainingStepSpec(TrainingSettings):
             )
             for load in draw_loads(self, plan.setting, self.local_tokens, messages, rng)
         )
-        layers = moe_layers(plan.model)
-        if self.load_changes == "never":
-            only = next(drawn)
-            return lambda _layer, _micro_batch: only
-        if self.load_changes == "per-layer":
-            by_layer = dict(zip(layers, drawn, strict=False))
-            return lambda layer, _micro_batch: by_layer[layer]
-        places = [(layer, batch) for layer in layers for batch in range(plan.num_micro_batches)]
-        by_place = dict(zip(places, drawn, strict=False))
-        return lambda layer, micro_batch: by_place[layer, micro_batch]
+        return place_draws(drawn, self.load_changes, plan.model.moe_layers(), plan.num_micro_batches)
 
     def _message_bytes(self, setting: Setting, phase: Phase) -> int:
         """Return the bytes of a token on its way to experts, or back."""

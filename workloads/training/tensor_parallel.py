@@ -29,10 +29,7 @@ sum over ranks, is reduce-scattered; backward does the conjugates:
 Each transfer is a ring of NCCL's over neighbouring ranks of a node. Nothing but its links' time is counted.
 """
 
-from dataclasses import replace
 from typing import Final, NamedTuple
-
-import numpy as np
 
 from workloads.collectives import ring_transfers
 from workloads.formats import NumberFormat
@@ -42,7 +39,7 @@ from workloads.kernels import BF16_BYTES
 from workloads.models import Model, MultiHeadLatentAttention
 from workloads.schedules import Schedule
 from workloads.stage_layers import StageLayers, stage_matrices
-from workloads.tasks import Collective, IntArray, Layout, Transfers
+from workloads.tasks import Collective, Layout
 from workloads.training.parallel_layout import ParallelLayout
 from workloads.training.synchronise import Joint, stages_held
 from workloads.training_memory import MemorySettings
@@ -118,33 +115,6 @@ class Divisions(NamedTuple):
     def _sum(self, width: int) -> int:
         """Return the bytes of values in BF16."""
         return self.tokens * BF16_BYTES * width
-
-
-def tensor_rings(ranks: IntArray, degree: int, cluster: Layout, size_bytes: float) -> Transfers:
-    """Return the rings of all tensor-parallel groups among the ranks of a group: one gathering, or one scattering.
-
-    ranks: [group_size] consecutive members, of which each `degree` are a tensor-parallel group; size_bytes: of what a
-    rank has after gathering, or before scattering
-    """
-    return ring_transfers(ranks.reshape(-1, degree), cluster, size_bytes, 1)
-
-
-def in_each_group(transfers: Transfers, group_size: int, num_groups: int) -> Transfers:
-    """Return the transfers of a group in each of several: ranks 0, 1, ... of each, one group after the other."""
-    if num_groups == 1:
-        return transfers
-    many = transfers.select(np.tile(np.arange(len(transfers)), num_groups))
-    first = group_size * np.arange(num_groups)
-
-    def of_each(ranks: IntArray, before: IntArray) -> IntArray:
-        return ranks + np.repeat(first, len(before))
-
-    return replace(
-        many,
-        source_rank=of_each(many.source_rank, transfers.source_rank),
-        relay_ranks=of_each(many.relay_ranks, transfers.relay_ranks),
-        destination_ranks=of_each(many.destination_ranks, transfers.destination_ranks),
-    )
 
 
 def undivided_gradients(

@@ -10,6 +10,7 @@ import pytest
 from simulator.layout import RankLayout
 from simulator.units import FieldError
 from support.training_steps import build, model, plan, play, setting, spec
+from workloads.group_traffic import in_each_group, tensor_rings
 from workloads.kernel_call import CallSequence, calls_of
 from workloads.layer_kernels import LayerKernels, Tokens
 from workloads.layer_parameters import layer_matrices
@@ -18,7 +19,7 @@ from workloads.stage_layers import StageLayers
 from workloads.tasks import ComputeKernel, Stream
 from workloads.training.items import Item, phase_items, weight_items
 from workloads.training.stage_work import Part, StageKernels, StageWork
-from workloads.training.tensor_parallel import Division, Divisions, in_each_group, tensor_rings
+from workloads.training.tensor_parallel import Division, Divisions
 
 DEEPSEEK = load_model("deepseek-v3", Path())
 assert isinstance(DEEPSEEK.attention, MultiHeadLatentAttention)

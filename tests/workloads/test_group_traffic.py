@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from support.training_steps import model, setting, spec
+from workloads.group_traffic import GroupLayout, GroupLoad, draw_loads, fullest
 from workloads.moe import ExpertGroups, ExpertTraffic
-from workloads.training.group_traffic import GroupLayout, GroupLoad, draw_loads, fullest
 
 TOKENS = 10
 THERE, BACK = 80, 112
