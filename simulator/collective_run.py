@@ -205,7 +205,9 @@ class CollectiveRun:
 def _unique_pairs(rows: IntArray, leaders: IntArray) -> tuple[IntArray, IntArray]:
     """Return the distinct pairs of a row and a leader, in rising order."""
     num_leaders = int(leaders.max(initial=0)) + 1
-    unique_rows, unique_leaders = np.divmod(np.unique(rows * num_leaders + leaders), num_leaders)
+    # with counts it sorts; without, it would hash, and take several times as long
+    pairs, _ = np.unique(rows * num_leaders + leaders, return_counts=True)
+    unique_rows, unique_leaders = np.divmod(pairs, num_leaders)
     return unique_rows, unique_leaders
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simulator.collective_run import CollectiveRun, Plan, Start, rows_by_key
 from simulator.episode import Batch
 from simulator.network import Network
-from simulator.pricing import FREE, Pricing
+from simulator.pricing import Pricing, pricing_of
 from simulator.rerouting import Rerouting
 from simulator.reuse import ReusingNetwork
 from simulator.transfer_times import TransferTimes
@@ -121,7 +121,7 @@ class Collectives:
         key = id(described.transfers), described.kernel
         plan = self._plans.get(key)
         if plan is None:
-            pricing = FREE if described.kernel is None else self._price(described.kernel)
+            pricing = pricing_of(described, self._price)
             plan = self._plans[key] = Plan(described.transfers, pricing, self._leader_of_rank)
         self._to_come[key] -= 1
         if not self._to_come[key]:

@@ -1,13 +1,15 @@
 """What passes links, integrated in the loop.
 
 Bytes are taken from flows, when a bin of the timeline ends and when a flow does: what it sent since it was last
-asked passed each link on its path. So the cost is that of flows times bins, not of links times solves; links that are
-left out of sharing are measured like others; and the bytes of a flow that has ended add up to its size.
+asked passed each link on its path. So the cost is that of flows times bins, not of links times solves, and less where
+bins are shorter than what lies between two solves: between these, one bin is like the next. Links that are left out
+of sharing are measured like others; and the bytes of a flow that has ended add up to its size.
 
 A link is saturated while its load is its capacity, which changes at solves alone.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.compiled import compiled, inlined
 from simulator.flow_state import FlowState
@@ -16,21 +18,39 @@ from simulator.meter import SATURATED, fold
 from simulator.sharing import NOWHERE
 from simulator.tournament import set_value
 
+FloatArray = NDArray[np.float64]
+
 
 @inlined
 def meter_until(state: FlowState, until_s: float) -> None:
-    """Move the clock on, and close the bins that end before."""
+    """Move the clock on, no rate changing meanwhile, and close the bins that end before."""
     now = state.now[0]
+    alike = 1  # bins to close at once: all but the first lie where rates are what they are now
     while now.next_bin_s <= until_s:
+        last = now.bin + alike - 1
         if now.num_under_way > 0:
-            now.now_s = max(now.now_s, now.next_bin_s)
+            now.now_s = max(now.now_s, (last + 1) * state.bin_width_s[0])
             meter_all(state)
-        now.bin += 1
-        if now.bin == state.bins.shape[1]:
+            if alike > 1:
+                _spread(state.bins[now.bin : last + 1])
+        now.bin = last + 1
+        if now.bin == len(state.bins):
             fold(state.bins, state.bin_width_s)
             now.bin //= 2
         now.next_bin_s = (now.bin + 1) * state.bin_width_s[0]
+        whole = np.int64(min((until_s - now.next_bin_s) / state.bin_width_s[0], len(state.bins)))
+        alike = max(1, min(whole, len(state.bins) - now.bin))
     now.now_s = max(now.now_s, until_s)
+
+
+@inlined
+def _spread(bins: FloatArray) -> None:
+    """Give each of some bins an equal part of what is in the first; the others are empty: [num_bins, num_links]."""
+    for link in range(bins.shape[1]):
+        bins[0, link] /= len(bins)
+    for place in range(1, len(bins)):
+        for link in range(bins.shape[1]):
+            bins[place, link] = bins[0, link]
 
 
 @inlined
@@ -56,8 +76,9 @@ def _meter(state: FlowState, number: int, left_bytes: float) -> None:
     flow = state.flows[number]
     sent = flow.left_bytes - left_bytes
     flow.left_bytes = left_bytes
+    passed = state.bins[state.now[0].bin]
     for entry in range(state.bill_offsets[number], state.bill_offsets[number + 1]):
-        state.bins[state.bill_links[entry], state.now[0].bin] += state.bill_passing[entry] * sent
+        passed[state.bill_links[entry]] += state.bill_passing[entry] * sent
 
 
 @inlined

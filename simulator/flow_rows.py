@@ -118,7 +118,7 @@ def new_state(
         regroup=np.zeros(scratch, np.int32),
         leaving=np.zeros(most_flows, np.int32),
         leaving_bytes=np.zeros(scratch),
-        bins=np.zeros((num_links, 1)),
+        bins=np.zeros((1, num_links)),
         bin_width_s=np.full(1, np.inf),
         now=now,
     )
@@ -160,7 +160,10 @@ def appended(state: FlowState, rows: FlowRows) -> FlowState | None:
     num_links = len(state.service)
     find_dominated(state, first, end, np.full(num_links, NOWHERE), np.zeros(num_links))
     if now["num_under_way"] == 0:
-        state.service["standing"][state.service["standing"] == SLACK] = BINDING
+        slack = state.service["standing"] == SLACK
+        state.service["standing"][slack] = BINDING
+        # flows that start make links with a region due, as only slack ones may be
+        state.service["region"][slack] = NOWHERE
         state.due[:] = np.inf
     return state
 

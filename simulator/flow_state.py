@@ -103,7 +103,7 @@ class FlowState(NamedTuple):
     starts: flows in order of start
     watch_offsets, watches: what each flow counts for; watch_left: flows that each watch waits for; fired: watches
     regroup, leaving, leaving_bytes: scratch
-    bins: [num_links, num_bins] bytes; bin_width_s: [1]
+    bins: [num_bins, num_links] bytes; bin_width_s: [1]
     now: [1] NOW
     """
 

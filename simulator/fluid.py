@@ -19,7 +19,7 @@ from simulator.flow_meter import settle_all
 from simulator.flow_rows import FlowRows, appended, new_state, unfinished
 from simulator.flow_state import FlowState
 from simulator.fluid_loop import run_flows
-from simulator.meter import LinkMeter, fold, new_bins
+from simulator.meter import MAX_CELLS, LinkMeter, fold, new_bins
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -36,7 +36,7 @@ class FluidNetwork:
 
     capacity_bytes_per_s: [num_links] effective capacity
     on_progress: called now and then with the number of flows that have ended
-    metered: whether to keep a timeline of what passes each link
+    metered: whether to keep a timeline of what passes each link, in max_cells of links and bins or fewer
     tolerance: see `replay_flows`
     """
 
@@ -44,6 +44,7 @@ class FluidNetwork:
     on_progress: Callable[[int], None] | None = None
     metered: bool = True
     tolerance: float = 0.0
+    max_cells: int = MAX_CELLS
     num_flows: int = 0
     _state: FlowState = field(init=False)
     _finish_s: FloatArray = field(default_factory=lambda: np.zeros(0))
@@ -57,7 +58,7 @@ class FluidNetwork:
         )
         self._state.now["tolerance"] = self.tolerance
         if self.metered:
-            bins, width_s = new_bins(len(self.capacity_bytes_per_s))
+            bins, width_s = new_bins(len(self.capacity_bytes_per_s), self.max_cells)
             self._state = self._state._replace(bins=bins, bin_width_s=width_s)
             self._state.now["next_bin_s"] = width_s[0]
 
@@ -243,7 +244,7 @@ class FluidNetwork:
         with np.errstate(divide="ignore", invalid="ignore"):
             needed_s = np.nan_to_num(on_link / self.capacity_bytes_per_s, posinf=0.0).max(initial=0.0)
         is_empty = self.num_flows == len(rows)  # these are the first
-        while state.bin_width_s[0] * state.bins.shape[1] < self.now_s + needed_s:
+        while state.bin_width_s[0] * len(state.bins) < self.now_s + needed_s:
             if is_empty:
                 state.bin_width_s[0] *= 2.0
             else:

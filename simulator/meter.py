@@ -13,14 +13,14 @@ FloatArray = NDArray[np.float64]
 SATURATED = 1e-9
 MAX_BINS = 1000
 _FIRST_BIN_S = 1e-9
-_MAX_BIN_CELLS = 20_000_000  # bounds the memory of the timelines: 160 MB
+MAX_CELLS = 20_000_000  # of links and bins: bounds the memory of the timelines to 160 MB
 
 
 @dataclass(frozen=True, slots=True)
 class LinkMeter:
     """What passed each link.
 
-    saturated_s: [num_links] seconds at full capacity; bins: [num_links, num_bins] bytes in equal bins of width_s
+    saturated_s: [num_links] seconds at full capacity; bins: [num_bins, num_links] bytes in equal bins of width_s
     """
 
     saturated_s: FloatArray
@@ -30,29 +30,29 @@ class LinkMeter:
     @property
     def bytes(self) -> FloatArray:
         """Return what passed each link in all: [num_links]."""
-        total: FloatArray = self.bins.sum(axis=1)
+        total: FloatArray = self.bins.sum(axis=0)
         return total
 
     def covering(self, until_s: float) -> "LinkMeter":
         """Return the meter with bins so wide that they reach until_s."""
         bins, width = self.bins.copy(), np.array([self.width_s])
-        while until_s > width[0] * bins.shape[1]:
+        while until_s > width[0] * len(bins):
             fold(bins, width)
         return LinkMeter(self.saturated_s, bins, float(width[0]))
 
 
-def new_bins(num_links: int) -> tuple[FloatArray, FloatArray]:
+def new_bins(num_links: int, max_cells: int = MAX_CELLS) -> tuple[FloatArray, FloatArray]:
     """Return bins at zero, fewer for large networks but always an even number, and their width in an array [1]."""
-    num_bins = min(MAX_BINS, max(2, _MAX_BIN_CELLS // max(1, num_links) // 2 * 2))
-    return np.zeros((num_links, num_bins)), np.array([_FIRST_BIN_S])
+    num_bins = min(MAX_BINS, max(2, max_cells // max(1, num_links) // 2 * 2))
+    return np.zeros((num_bins, num_links)), np.array([_FIRST_BIN_S])
 
 
 @compiled
 def fold(bins: FloatArray, width_s: FloatArray) -> None:
     """Add up neighbouring bins, doubling their width."""
-    num_bins = bins.shape[1]
-    for link in range(bins.shape[0]):
-        for position in range(num_bins // 2):
-            bins[link, position] = bins[link, 2 * position] + bins[link, 2 * position + 1]
-        bins[link, num_bins // 2 :] = 0.0
+    half = len(bins) // 2
+    for position in range(half):
+        for link in range(bins.shape[1]):
+            bins[position, link] = bins[2 * position, link] + bins[2 * position + 1, link]
+    bins[half:] = 0.0
     width_s[0] *= 2.0

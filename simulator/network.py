@@ -15,7 +15,7 @@ from simulator.bills import Bills
 from simulator.cables import Cables, LinkCosts, bundle_cables
 from simulator.gateways import Ways, ways
 from simulator.pricing import FREE, Pricing
-from simulator.route_book import RouteBook, legs_of, merged
+from simulator.route_book import NodeCables, RouteBook, legs_of, merged
 from simulator.routing import POLICIES, NoPathError, Request, Route
 from simulator.wiring import Port, Wiring
 from topologies.schema import ClusterGraph
@@ -66,7 +66,8 @@ class Network:
         self.cables_of_link = np.bincount(self.link_of_cable)
         self.first_cable: IntArray = np.unique(self.link_of_cable, return_index=True)[1]  # of each link
         self._ports_of_profile = _ports(self.cables, self.link_of_cable)
-        self._routes = RouteBook(self.link_of_cable)
+        self._node_cables = NodeCables.of_graph(graph, self.cables)
+        self._routes = RouteBook(self.link_of_cable, self._node_cables)
         self._sprays: dict[tuple[int, int], Route] = {}  # between two switches
         self._dead: frozenset[int] = frozenset()
         self._speed_bytes_per_s = (
@@ -86,7 +87,8 @@ class Network:
         left = copy.copy(self._whole)
         left._dead, left._later, left._later_networks = dead_cables, later, None
         left._fabric = self._whole._fabric.without(dead_cables)
-        left._routes = RouteBook(self.link_of_cable)
+        left._node_cables = self._whole._node_cables.parted((dead_cables, *later))
+        left._routes = RouteBook(self.link_of_cable, left._node_cables)
         left._sprays = {}
         return left
 
@@ -111,23 +113,33 @@ class Network:
         backlog_bytes: returns [num_links] what flows under way have yet to send (asked by least-loaded only)
         pricing: what the kernel that moves them costs beside their bytes
         """
+        if pricing.from_host:
+            return self._bills_from_host(endpoint_of_rank[transfers.destination_ranks])
         flow, source, target, share, in_chain = legs_of(transfers, endpoint_of_rank)
         if self._policy_name in {"adaptive", "static"}:
-            book, route_of_leg = self._routes, self._route_pairs(source, target, over_nics=pricing.over_nics)
+            book, route_of_leg = self._routes, self._route_kinds(source, target, over_nics=pricing.over_nics)
         else:
-            book = RouteBook(self.link_of_cable)
+            book = RouteBook(self.link_of_cable, self._node_cables)
             sent_bytes = transfers.size_bytes[flow] * share
             backlog_s = self._backlog_s(backlog_bytes)
             route_of_leg = self._route_one_by_one(
                 book, source, target, flow_numbers[flow], sent_bytes, backlog_s, over_nics=pricing.over_nics
             )
-        entries, links, coefficients, latency_s = book.rows(route_of_leg)
+        nodes = source // self._gpus_per_node, target // self._gpus_per_node
+        entries, links, coefficients, latency_s = book.rows(route_of_leg, *nodes)
         charged = coefficients * np.repeat(share, entries)
         bills = merged(np.repeat(flow, entries), links, charged, len(transfers), self.num_links)
         total_s = np.zeros(len(transfers))
         np.maximum.at(total_s, flow[~in_chain], latency_s[~in_chain])
         np.add.at(total_s, flow[in_chain], latency_s[in_chain])
         return self._priced(bills, pricing), pricing.start_up_s + total_s * transfers.rounds
+
+    def _bills_from_host(self, target: IntArray) -> tuple[Bills, FloatArray]:
+        """Return the bills of copies out of the memory of hosts, one to each GPU of `target`, and their latency."""
+        links = self.link_of_cable[self._wiring.from_host[target]]
+        count = len(target)
+        bills = Bills(2 * np.arange(count + 1), links.ravel(), np.ones(2 * count))
+        return bills, np.full(count, self._costs["pcie"].latency_s)
 
     def _priced(self, bills: Bills, pricing: Pricing) -> Bills:
         """Return bills of what passes links with ports charged for the time that messages keep them busy."""
@@ -167,16 +179,32 @@ class Network:
         parts = per_link[self.link_of_cable].T / self.cables_of_link[self.link_of_cable]
         return np.asarray(parts.T)
 
-    def _route_pairs(self, source: IntArray, target: IntArray, *, over_nics: bool) -> IntArray:
-        """Return the route of each leg [num_legs] in the network's book, where it depends on the ends alone."""
-        unique, pair_of_leg = np.unique(np.stack([source, target]), axis=1, return_inverse=True)
-        pairs: list[tuple[int, int]] = list(zip(unique[0].tolist(), unique[1].tolist(), strict=True))
-        known = self._routes.of_pair[over_nics]
-        for pair in pairs:
-            if pair not in known:
-                route = self._route(pair[0], pair[1], 0, np.zeros(0), over_nics=over_nics)
-                known[pair] = self._routes.add(*route)
-        return np.array([known[pair] for pair in pairs], np.int64)[pair_of_leg]
+    def _route_kinds(self, source: IntArray, target: IntArray, *, over_nics: bool) -> IntArray:
+        """Return the route of each leg [num_legs] in the network's book, where it depends on the ends alone.
+
+        Pairs of GPUs with one index each, of nodes of one sort each, are of one kind: their routes are alike. Only
+        `static` tells GPUs apart by their number, so that there kinds have one target.
+        """
+        kind = self._kinds(source, target)
+        kinds, kind_of_leg = np.unique(kind, return_inverse=True)
+        known = self._routes.of_kind[over_nics]
+        if not known.keys() >= set(kinds.tolist()):
+            order = np.lexsort((target, source))
+            _, first = np.unique(kind[order], return_index=True)
+            for leg in order[np.sort(first)].tolist():
+                if int(kind[leg]) not in known:
+                    ends = int(source[leg]), int(target[leg])
+                    route, latency_s = self._route(*ends, 0, np.zeros(0), over_nics=over_nics)
+                    nodes = ends[0] // self._gpus_per_node, ends[1] // self._gpus_per_node
+                    known[int(kind[leg])] = self._routes.add(route, latency_s, *nodes)
+        return np.array([known[number] for number in kinds.tolist()], np.int64)[kind_of_leg]
+
+    def _kinds(self, source: IntArray, target: IntArray) -> IntArray:
+        """Return a number for the kind of each pair of GPUs: see `_route_kinds`."""
+        gpus, sort = self._gpus_per_node, self._node_cables.sort
+        to = target if self._policy_name == "static" else sort[target // gpus] * gpus + target % gpus
+        pair = (sort[source // gpus] * gpus + source % gpus) * len(sort) * gpus + to
+        return np.asarray(2 * pair + (source // gpus == target // gpus), np.int64)
 
     def _route_one_by_one(
         self,
@@ -194,7 +222,8 @@ class Network:
         for leg in range(len(source)):
             ends, number = (int(source[leg]), int(target[leg])), int(flow_numbers[leg])
             route, latency_s = self._route(*ends, number, backlog_s, over_nics=over_nics)
-            chosen[leg] = book.add(route, latency_s)
+            nodes = ends[0] // self._gpus_per_node, ends[1] // self._gpus_per_node
+            chosen[leg] = book.add(route, latency_s, *nodes)
             for cable, coefficient in route:
                 backlog_s[cable] += sent_bytes[leg] * coefficient / self._speed_bytes_per_s[cable]
         return chosen

@@ -14,29 +14,25 @@ _TINY_S = np.finfo(np.float64).tiny
 
 
 class PlayedMeter:
-    """What episodes have carried: bytes in bins as `LinkMeter` has them, and seconds at full capacity.
-
-    Here a bin's links lie side by side, as an episode adds to many links of few bins.
-    """
+    """What episodes have carried: bytes in bins as `LinkMeter` has them, and seconds at full capacity."""
 
     def __init__(self, num_links: int) -> None:
-        bins, width_s = new_bins(num_links)
         self._saturated_s = np.zeros(num_links)
-        self._bins, self._width_s = np.zeros(bins.shape[::-1]), float(width_s[0])
+        self._bins, self._width_s = new_bins(num_links)
         self._is_empty = True
 
     def add(self, carried: Carried, links: IntArray, begin_s: float) -> None:
         """Add what an episode has carried that began at begin_s; links: those of its numbers, some perhaps twice."""
         num_bins, end_s = len(self._bins), begin_s + carried.until_s
-        while end_s > self._width_s * num_bins:
-            self._fold()
+        self._widen(end_s / num_bins)
         self._is_empty = False
-        last = min(int(end_s / self._width_s), num_bins - 1)
-        first = min(int(begin_s / self._width_s), last)
+        width_s = float(self._width_s[0])
+        last = min(int(end_s / width_s), num_bins - 1)
+        first = min(int(begin_s / width_s), last)
         _add_passed(
             self._bins,
             self._saturated_s,
-            self._width_s,
+            width_s,
             first,
             last,
             links,
@@ -47,25 +43,26 @@ class PlayedMeter:
             begin_s,
         )
 
-    def with_others(self, meter: LinkMeter) -> LinkMeter:
-        """Return what episodes and others have carried; their bins' widths are one first width, doubled."""
+    def with_others(self, meter: LinkMeter | None) -> LinkMeter:
+        """Return what episodes and others, if any, have carried; their bins' widths are one first width, doubled."""
+        if meter is None:
+            return LinkMeter(self._saturated_s, self._bins, float(self._width_s[0]))
         if self._is_empty:
             return meter
-        while self._width_s < meter.width_s:
-            self._fold()
+        self._widen(meter.width_s)
         bins, width_s = meter.bins.copy(), np.array([meter.width_s])
-        while width_s[0] < self._width_s:
+        while width_s[0] < self._width_s[0]:
             fold(bins, width_s)
-        bins += self._bins.T
-        return LinkMeter(meter.saturated_s + self._saturated_s, bins, self._width_s)
+        bins += self._bins
+        return LinkMeter(meter.saturated_s + self._saturated_s, bins, float(width_s[0]))
 
-    def _fold(self) -> None:
-        """Add up neighbouring bins, doubling their width."""
-        self._width_s *= 2.0
-        if not self._is_empty:
-            half = len(self._bins) // 2
-            self._bins[:half] = self._bins[0::2] + self._bins[1::2]
-            self._bins[half:] = 0.0
+    def _widen(self, width_s: float) -> None:
+        """Double the width of bins, adding up neighbours, until it is this or more."""
+        while self._width_s[0] < width_s:
+            if self._is_empty:
+                self._width_s *= 2.0
+            else:
+                fold(self._bins, self._width_s)
 
 
 @inlined

@@ -9,10 +9,12 @@ neither more nor less for it.
 Ports are a GPU's NVLink cables and its NIC's cables. Cables between switches are charged what passes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
+
+from workloads.tasks import Collective, CommunicationKernel
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
@@ -25,6 +27,7 @@ class Pricing:
     per_message_s: by cable profile, seconds for which a message keeps a port busy beside its bytes
     message_bytes: bytes of a message; slowdown: how many times longer ports are busy, 1 or more
     over_nics: whether transfers between GPUs of one node cross the network
+    from_host: whether bytes come out of the memory of their destination's host, wherever their source is
     """
 
     start_up_s: float = 0.0
@@ -32,6 +35,7 @@ class Pricing:
     message_bytes: float = 1.0
     slowdown: float = 1.0
     over_nics: bool = False
+    from_host: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -45,3 +49,11 @@ class Pricing:
 
 
 FREE: Final = Pricing()
+_FROM_HOST: Final = Pricing(from_host=True)
+
+
+def pricing_of(collective: Collective, price: Callable[[CommunicationKernel], Pricing]) -> Pricing:
+    """Return what a collective's kernel costs; copies out of a host's memory have none, and cost links' time."""
+    if collective.from_host:
+        return _FROM_HOST
+    return FREE if collective.kernel is None else price(collective.kernel)

@@ -262,14 +262,14 @@ def timeline_table(
     used = links["link"].to_numpy()[links["bytes"].to_numpy() > 0.0]
     meter = meter.covering(step_time_s)
     width_s = meter.width_s
-    num_bins = min(max(1, int(np.ceil(step_time_s / width_s))), meter.bins.shape[1])
+    num_bins = min(max(1, int(np.ceil(step_time_s / width_s))), len(meter.bins))
     merged = 1
     while len(used) * -(-num_bins // merged) > MAX_TIMELINE_ROWS and merged < num_bins:
         merged *= 2
     kept_bins = -(-num_bins // merged)
     edges = np.arange(kept_bins) * merged
-    bins = np.add.reduceat(meter.bins[:, :num_bins], edges, axis=1)
-    shares = bins[link_of_cable[used]] / cables_of_link[link_of_cable[used]][:, np.newaxis]
+    bins = np.add.reduceat(meter.bins[:num_bins], edges)
+    shares = bins.T[link_of_cable[used]] / cables_of_link[link_of_cable[used]][:, np.newaxis]
     shares = np.maximum(shares, 0.0)  # a flow's last rounding error may be all that an empty bin holds
     capacity = np.repeat(links["capacity_bytes_per_s"].to_numpy()[used], kept_bins)
     return pd.DataFrame(
@@ -306,13 +306,17 @@ def compare_loads(links: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def summarise_links(links: pd.DataFrame) -> dict[str, dict[str, float | int]]:
-    """Return, by link kind, mean and peak utilisation, the busiest link's saturated share, bytes and count."""
+    """Return, by link kind, mean and peak utilisation, the busiest link's saturated share, bytes and count.
+
+    Of links that are equally busy but for rounding it is the first.
+    """
     kinds: dict[str, dict[str, float | int]] = {}
     for kind, rows in links.groupby("kind", sort=False):
-        busiest = rows.loc[rows["utilisation"].idxmax()]
+        peak = float(rows["utilisation"].max())
+        busiest = rows.loc[rows["utilisation"] >= peak * (1.0 - ROUNDING)].iloc[0]
         kinds[str(kind)] = {
             "mean_utilisation": float(rows["utilisation"].mean()),
-            "peak_utilisation": float(busiest["utilisation"]),
+            "peak_utilisation": peak,
             "saturated_fraction": float(busiest["saturated_fraction"]),
             "bytes": float(rows["bytes"].sum()),
             "count": len(rows),

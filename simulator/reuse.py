@@ -16,13 +16,13 @@ batches that come to links of those, and batches on links without capacity.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.compiled import compiled
 from simulator.episode import Batch, Episode
 from simulator.fluid import FluidNetwork
 from simulator.library import Library
@@ -88,7 +88,7 @@ class ReusingNetwork:
     @property
     def meter(self) -> LinkMeter:
         """What has passed each link by now, but for episodes that have yet to end."""
-        return self._played.with_others(self.shared.meter)
+        return self._played.with_others(self.shared.meter if self.shared.num_flows else None)
 
     def add(self, pattern: Pattern) -> Batch:
         """Return a new batch that begins now."""
@@ -114,7 +114,7 @@ class ReusingNetwork:
         ended: list[tuple[Batch, int]] = []
         while until_s > self.now_s and not ended:
             next_s, rounding_s = self._next_end()
-            if self.shared.num_ended < self.shared.num_flows:
+            if self.shared.num_flows and self.shared.num_ended < self.shared.num_flows:
                 # what the network ends within rounding of an episode's end ends with it
                 ended += self._run_shared(min(until_s, next_s + rounding_s))
             elif min(until_s, next_s) < np.inf:
@@ -138,9 +138,10 @@ class ReusingNetwork:
         None if the batch is to run in the shared network.
         """
         links = batch.pattern.links
-        owners = self._episode_of_link[links]
-        is_alone = owners.max(initial=_NOBODY) == _NOBODY
-        others = [] if is_alone else np.unique(owners[owners != _NOBODY]).tolist()
+        others: list[int] = []
+        if _are_taken(links, self._episode_of_link):
+            owners = self._episode_of_link[links]
+            others = np.unique(owners[owners != _NOBODY]).tolist()
         if not batch.pattern.can_end or _SHARED in others:
             for number in others:
                 if number != _SHARED:
@@ -155,9 +156,14 @@ class ReusingNetwork:
             self._num_episodes += 1
             episode = self._episodes[self._num_episodes] = Episode(self._num_episodes, batch.begin_s)
             episode.begin_with(batch)
-        self._number_of_link[links] = episode.numbers[-1]
-        self._episode_of_link[links] = episode.number
-        self._batches_on_link[links] += 1
+        _claim(
+            links,
+            episode.number,
+            episode.numbers[-1],
+            self._episode_of_link,
+            self._number_of_link,
+            self._batches_on_link,
+        )
         return episode.number
 
     def _as_one(self, numbers: list[int]) -> tuple[Episode, list[tuple[bytes, float]]]:
@@ -186,7 +192,7 @@ class ReusingNetwork:
             self._give_up(episode)
             return
         if solution is not None and is_known:
-            episode.play(solution, solution.carried)
+            episode.play(solution)
         else:
             self._solve(episode)
         self._progress.know(episode.num_flows - episode.num_known)
@@ -199,15 +205,14 @@ class ReusingNetwork:
         report = None
         if self._progress.is_wanted:
             report = lambda ended: self._progress.alone(ended - episode.num_known)  # noqa: E731
-        solution = solve(episode.placed(), capacity, report)
+        solution, meter = solve(episode.placed(), capacity, report)
         self._solves_alone += solution.solves
-        kept = replace(solution, carried=solution.carried.to_keep())
-        self._library.keep(episode.key, kept)
+        self._library.keep(episode.key, solution)
         episode.num_solved += episode.num_flows
         for batch in episode.batches:
             if batch.num_left:
                 batch.is_reused = False
-        episode.play(kept, solution.carried)
+        episode.play(solution, meter)
 
     def _give_up(self, episode: Episode) -> None:
         """Go on with an episode in the shared network: what has passed is on record, what is left joins others."""
@@ -311,9 +316,43 @@ class ReusingNetwork:
     def _release(self, batch: Batch) -> None:
         """Leave the links that a batch crosses to others where it was the last one."""
         if self._reuse:
-            links = batch.pattern.links
-            self._batches_on_link[links] -= 1
-            self._episode_of_link[links[self._batches_on_link[links] == 0]] = _NOBODY
+            _leave(batch.pattern.links, self._episode_of_link, self._batches_on_link)
+
+
+@compiled
+def _are_taken(links: IntArray, episode_of_link: IntArray) -> bool:
+    """Return whether any of some links belongs to an episode, or to the shared network."""
+    latest = _NOBODY
+    for place in range(len(links)):
+        latest = max(latest, episode_of_link[links[place]])
+    return latest != _NOBODY
+
+
+@compiled
+def _claim(
+    links: IntArray,
+    episode: int,
+    numbers: IntArray,
+    episode_of_link: IntArray,
+    number_of_link: IntArray,
+    batches_on_link: IntArray,
+) -> None:
+    """Let links be those of an episode with these numbers, and count a batch more on each."""
+    for place in range(len(links)):
+        link = links[place]
+        episode_of_link[link] = episode
+        number_of_link[link] = numbers[place]
+        batches_on_link[link] += 1
+
+
+@compiled
+def _leave(links: IntArray, episode_of_link: IntArray, batches_on_link: IntArray) -> None:
+    """Count a batch less on each of some links, and leave those without any to nobody."""
+    for place in range(len(links)):
+        link = links[place]
+        batches_on_link[link] -= 1
+        if batches_on_link[link] == 0:
+            episode_of_link[link] = _NOBODY
 
 
 class _Next(NamedTuple):

@@ -31,7 +31,7 @@ from topologies import (
     build_cluster,
 )
 from topologies.cost import Prices
-from workloads import WorkloadSpec
+from workloads import DecodeStepSpec, WorkloadSpec
 from workloads import models as model_catalogue
 from workloads.models import Model, load_model
 from workloads.tasks import GpuLimits, Setting
@@ -211,7 +211,7 @@ class LoadedScenario:
             gpus_per_node=self.node.gpus,
             folder=self.folder,
             nics_meet=self.scenario.cluster.nics_meet,
-            gpu=GpuLimits(self.node.gpu.memory, self.node.gpu.peak_bf16),
+            gpu=GpuLimits(self.node.gpu.memory, self.node.gpu.peak_bf16, self.node.nvlink, self.node.nic),
         )
 
 
@@ -284,6 +284,8 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
         model = None if scenario.model is None else load_model(scenario.model, folder)
     with blaming(document, "costs"):
         table = load_cost_table(scenario.costs, folder)
+        if is_limit(scenario.workload):
+            table = load_cost_table("ideal", folder)  # by datasheets, whatever table is named
         table.check(cluster.node_spec.gpu.architecture, cluster.link_profiles)
     with blaming(document, "faults"):
         named = needs_graph(scenario.faults)
@@ -308,6 +310,11 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
             table.check_kernel(kernel)
         table.check_compute(kernels, loaded.node.gpu)
     return loaded
+
+
+def is_limit(workload: WorkloadSpec) -> bool:
+    """Return whether a workload is a bound by datasheets' figures: nothing is priced, and no link is crossed."""
+    return isinstance(workload, DecodeStepSpec) and workload.limit
 
 
 def _num_nodes(scenario: Scenario | NetworkSpec, document: Document) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from simulator.bills import Bills
 from simulator.fluid import FluidNetwork
 from simulator.fluid_loop import CLOCK_ROUNDING, FLOW_ROUNDING
+from simulator.meter import LinkMeter
 from simulator.pattern import Pattern
 
 IntArray = NDArray[np.int64]
@@ -25,6 +26,8 @@ FloatArray = NDArray[np.float64]
 # many that the least number of instants takes more. The most instants: as fine as a part of a step is looked at.
 _MOST_NUMBERS = 2**15
 _LEAST_INSTANTS, _MOST_INSTANTS = 16, 256
+# What a new solution says of that: as many numbers as the timeline of a whole step has rows.
+_MOST_CELLS = 2**20
 
 
 class Placed(NamedTuple):
@@ -53,25 +56,25 @@ class Carried:
     saturated_s: FloatArray
 
     @classmethod
-    def by(cls, network: FluidNetwork, until_s: float) -> Self:
-        """Return what a network has carried by its clock, until_s."""
-        meter = network.meter
-        num_instants = min(meter.bins.shape[1], int(until_s / meter.width_s) + 1)
-        passed_bytes = np.zeros((num_instants + 1, len(meter.bins)))
-        np.cumsum(meter.bins[:, :num_instants].T, axis=0, out=passed_bytes[1:])
-        return cls(passed_bytes, meter.width_s, until_s, meter.saturated_s)
+    def by(cls, meter: LinkMeter, until_s: float, step: int = 1) -> Self:
+        """Return what a network has carried by its clock, until_s, at every so many instants of its meter."""
+        bins = meter.bins[: int(until_s / meter.width_s) + 1]
+        if step > 1:
+            bins = np.add.reduceat(bins, np.arange(0, len(bins), step))
+        passed_bytes = np.zeros((len(bins) + 1, bins.shape[1]))
+        np.cumsum(bins, axis=0, out=passed_bytes[1:])
+        return cls(passed_bytes, meter.width_s * step, until_s, meter.saturated_s)
 
-    def to_keep(self) -> Self:
+    @classmethod
+    def to_keep(cls, meter: LinkMeter, until_s: float) -> Self:
         """Return the same at every second instant, or fourth, ..., so that it takes less memory."""
-        count, num_links = self.passed_bytes.shape
+        num_bins, num_links = meter.bins.shape
+        count = min(num_bins, int(until_s / meter.width_s) + 1)
         most = max(_LEAST_INSTANTS, min(_MOST_INSTANTS, _MOST_NUMBERS // max(1, num_links)))
         step = 1
-        while (count - 2) // step + 1 > most:
+        while (count - 1) // step + 1 > most:
             step *= 2
-        if step == 1:
-            return self
-        kept = np.append(np.arange(0, count - 1, step), count - 1)
-        return type(self)(self.passed_bytes[kept], self.width_s * step, self.until_s, self.saturated_s)
+        return cls.by(meter, until_s, step)
 
 
 class PartEnd(NamedTuple):
@@ -89,7 +92,7 @@ class Solution:
     begin_after_s: [num_batches] when each began after the first
     finish_after_s: for each batch, [num_flows] when its flows ended after it began
     ends: of all parts, in order of time
-    solves: how often rates were solved for it
+    carried: for those who play it back; solves: how often rates were solved for it
     """
 
     begin_after_s: FloatArray
@@ -111,6 +114,8 @@ class Solution:
         now_s: the clock. That is what the loop takes for one instant, some times over: a begin is the sum of what
         tasks before it took, each of which the clock has rounded.
         """
+        if len(begin_after_s) == 1:
+            return True
         rounding_s = _ROUNDINGS * CLOCK_ROUNDING * now_s + FLOW_ROUNDING * self.carried.until_s
         return bool((np.abs(begin_after_s - self.begin_after_s) <= rounding_s).all())
 
@@ -122,9 +127,10 @@ _ROUNDINGS = 16.0
 
 def solve(
     batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, on_progress: Callable[[int], None] | None
-) -> Solution:
+) -> tuple[Solution, LinkMeter]:
     """Return what batches do on links of these capacities, by the numbers that batches give them: [num_links].
 
+    Beside the solution, to be kept, there is all that is known of what passed links meanwhile.
     on_progress: called now and then with the number of flows that have ended
     """
     network = _network_of(batches, capacity_bytes_per_s, on_progress)
@@ -141,8 +147,9 @@ def solve(
             for part, after_s in enumerate(batch.pattern.last_of_parts(own_s).tolist())
         ]
     begins_s = np.array([batch.begin_after_s for batch in batches])
-    carried = Carried.by(network, float(finish_s.max()))
-    return Solution(begins_s, tuple(of_batch), tuple(sorted(ends)), carried, network.solves)
+    meter = network.meter
+    carried = Carried.to_keep(meter, float(finish_s.max()))
+    return Solution(begins_s, tuple(of_batch), tuple(sorted(ends)), carried, network.solves), meter
 
 
 class Until(NamedTuple):
@@ -162,7 +169,7 @@ def run_until(batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, until
     """Return what batches have done by until_s, in seconds after the first began; else as `solve`."""
     network = _network_of(batches, capacity_bytes_per_s, None)
     network.advance(until_s)
-    carried = Carried.by(network, until_s)
+    carried = Carried.by(network.meter, until_s)
     finish_s = network.finish_s.copy()
     left_bytes = np.zeros(len(finish_s))
     under_way = np.flatnonzero(np.isnan(finish_s))
@@ -177,7 +184,7 @@ def _network_of(
     batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, on_progress: Callable[[int], None] | None
 ) -> FluidNetwork:
     """Return a network at time 0 with the flows of batches, one batch after the other."""
-    network = FluidNetwork(capacity_bytes_per_s, on_progress)
+    network = FluidNetwork(capacity_bytes_per_s, on_progress, max_cells=_MOST_CELLS)
     patterns = [batch.pattern for batch in batches]
     bills = Bills.joined(
         [batch.pattern.bills.on_links(batch.numbers[batch.pattern.link_of_entry]) for batch in batches]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulator.bills import Bills
 from simulator.network import Network
-from simulator.pricing import FREE, Pricing
+from simulator.pricing import Pricing, pricing_of
 from simulator.rows import csr_offsets
 from simulator.task_columns import NONE, collective_of_task, fold_sizes, leader_of_rank, rank_of_task
 from simulator.transfer_times import TransferTimes
@@ -200,7 +200,10 @@ class _Fans:
         rows = np.arange(len(transfers))
         fan_rows = np.repeat(rows, np.diff(transfers.destination_offsets))
         ranks = np.concatenate([transfers.source_rank, transfers.destination_ranks])
-        pairs = np.unique(leader_of_rank[ranks] * len(rows) + np.concatenate([rows, fan_rows]))
+        # with counts it sorts; without, it would hash, and take several times as long
+        pairs, _ = np.unique(
+            leader_of_rank[ranks] * len(rows) + np.concatenate([rows, fan_rows]), return_counts=True
+        )
         leaders, counts = np.unique(pairs // len(rows), return_counts=True)
         return cls(leaders, csr_offsets(counts), pairs % len(rows), len(leader_of_rank))
 
@@ -252,7 +255,7 @@ def bills_of(
 ) -> Bills:
     """Return what a collective's transfers charge links on a network that nothing else uses."""
     transfers = collective.transfers
-    pricing = FREE if collective.kernel is None else price(collective.kernel)
+    pricing = pricing_of(collective, price)
     no_backlog = np.zeros(network.num_links)
     bills, _ = network.bills(
         transfers, endpoint_of_rank, np.arange(len(transfers)), lambda: no_backlog, pricing

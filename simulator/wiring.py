@@ -43,11 +43,13 @@ class Wiring:
 
     fabric: the switches and the cables between them
     nvlink: [num_endpoints, 2] the NVLink cables out of and into every GPU
+    from_host: [num_endpoints, 2] the cables on the way from the host's memory: to the GPU's PCIe switch, to the GPU
     Ports are columns in order of GPU, then switch: [num_ports] each, those of GPU e from offsets[e] on.
     """
 
     fabric: Fabric
     nvlink: IntArray
+    from_host: IntArray
     _offsets: IntArray
     _switch: IntArray
     _number: IntArray
@@ -81,9 +83,14 @@ class Wiring:
         nvlink = np.full((num_endpoints, 2), -1)
         leaving = np.flatnonzero((cables.kind == "nvlink") & vertices.is_a("gpu", source))
         nvlink[endpoint[source[leaving]]] = np.stack([leaving, back[leaving]], axis=1)
+        from_host = np.full((num_endpoints, 2), -1)
+        to_host = np.flatnonzero(vertices.is_a("pcie_switch", source) & vertices.is_a("host", target))
+        above = to_vertex[source[to_host]]
+        from_host[endpoint[source[above]]] = np.stack([back[to_host], back[above]], axis=1)
         return cls(
             fabric=_fabric(graph, vertices, source, target, policy),
             nvlink=nvlink,
+            from_host=from_host,
             _offsets=csr_offsets(np.bincount(gpu, minlength=num_endpoints)),
             _switch=switch[order],
             _number=number[order],

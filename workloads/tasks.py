@@ -198,11 +198,14 @@ class Collective:
     """Transfers that belong together. A rank takes part by a task of its own; see `Task.collective`.
 
     kernel: what moves them; None for transfers that cost nothing but their links' time
+    from_host: whether the bytes of each come out of the memory of its destination's host, over that GPU's PCIe port;
+    the source says who must be there for them to start
     """
 
     name: str
     transfers: Transfers
     kernel: CommunicationKernel | None = None
+    from_host: bool = False
 
 
 class ComputeKernel(NamedTuple):
@@ -312,10 +315,12 @@ class TaskTimes:
 
 
 class GpuLimits(NamedTuple):
-    """What a GPU has: bytes of memory, and its dense BF16 peak in FLOP/s."""
+    """What a GPU has, as datasheets have it: memory, its dense BF16 peak, and NVLink and its NIC in one direction."""
 
     memory_bytes: float
     peak_bf16_flops_per_s: float
+    nvlink_bytes_per_s: float
+    nic_bytes_per_s: float
 
 
 @dataclass(frozen=True, slots=True)

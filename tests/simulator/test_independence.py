@@ -42,7 +42,7 @@ def test_networks_side_by_side_run_as_each_alone(parts: list[Case], data):
     assert network.finish_s == pytest.approx(np.concatenate(alone), rel=1e-9)
     charged = np.bincount(links, coefficients * np.repeat(size, np.diff(offsets)), minlength=len(capacity))
     assert network.meter.bytes == pytest.approx(charged, rel=1e-9)
-    assert network.meter.bins.sum(axis=1) == pytest.approx(charged, rel=1e-9)
+    assert network.meter.bins.sum(axis=0) == pytest.approx(charged, rel=1e-9)
 
 
 def work_of_a_burst(num_others: int) -> int:

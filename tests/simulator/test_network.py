@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -120,6 +121,48 @@ def test_every_pair_of_gpus_has_a_path_that_chains(policy):
         assert balance.pop(f"node{rank // 2}/gpu{rank % 2}") == pytest.approx(-1)
         assert balance.pop(f"node{other // 2}/gpu{other % 2}") == pytest.approx(1)
         assert list(balance.values()) == pytest.approx([0] * len(balance), abs=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "static"])
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("multi-plane-fat-tree", {"planes": 2}),  # GPUs of different planes meet over NVLink
+        ("multi-rail-fat-tree", {}),
+        ("multi-plane-fat-tree", {"planes": 2, "spines": 2}),  # two cables to one spine, one to the other
+    ],
+)
+def test_pairs_of_one_kind_have_the_routes_that_each_would_find(kind, fields, policy):
+    # Six nodes, two GPUs each, two leaves or more a plane. Told apart, every node is a sort of its own, and every
+    # pair of GPUs finds its own route. In the second of two cases GPU 0's wire of node 1 is dead, and will be soon
+    # with it an NVLink cable of node 2.
+    source, target = all_pairs(12)
+    transfers = Transfers.point_to_point(source, target, np.ones(len(source)))
+    found = []
+    for told_apart in (False, True):
+        whole, layout = network(6, gpus=2, switch_ports=6, kind=kind, policy=policy, **fields)
+        if told_apart:
+            whole._node_cables = replace(whole._node_cables, sort=np.arange(6))
+        dead = [cable_of(whole, "node1/nic0", None), cable_of(whole, "node2/gpu0", "node2/nvswitch")]
+        for compiled in (whole, whole.without(frozenset(dead[:1]), (frozenset(dead),))):
+            bills, latency_s = compiled.bills(
+                transfers, layout.endpoint_of_rank, np.arange(len(source)), lambda: np.zeros(0)
+            )
+            found.append((bills, latency_s, len(compiled._routes.of_kind[False])))
+    together, apart = found[:2], found[2:]
+    for (bills, latency_s, num_kinds), (expected, expected_s, num_pairs) in zip(together, apart, strict=True):
+        assert num_kinds < num_pairs == len(source)
+        assert bills.offsets.tolist() == expected.offsets.tolist()
+        assert bills.links.tolist() == expected.links.tolist()
+        assert bills.coefficients == pytest.approx(expected.coefficients, rel=1e-15)
+        assert latency_s.tolist() == expected_s.tolist()
+
+
+def cable_of(compiled, source: str, target: str | None) -> int:
+    """Return the first cable from a device, to another or to a switch."""
+    cables = compiled.cables
+    leads = cables.target == target if target else ~np.char.startswith(cables.target.astype(str), "node")
+    return int(np.flatnonzero((cables.source == source) & leads)[0])
 
 
 def test_latency_adds_up_along_the_way():

@@ -18,7 +18,7 @@ _DEEPSEEK_V3 = load_model("deepseek-v3", Path())
 _LATENT = MultiHeadLatentAttention(
     q_lora_rank=24, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6
 )
-H800 = GpuLimits(memory_bytes=84_943_110_144, peak_bf16_flops_per_s=989.4e12)
+H800 = GpuLimits(84_943_110_144, 989.4e12, nvlink_bytes_per_s=200e9, nic_bytes_per_s=50e9)
 
 
 def model(num_layers: int = 4, num_dense_layers: int = 1, num_mtp_layers: int = 1, **more: Any) -> Model:
