@@ -20,6 +20,7 @@ from simulator.units import FieldError
 _MOST_FAULTS: Final = 200  # looked at; all of a file's ordinary faults, and few of a file that is nothing but
 _MOST_NAMED: Final = 5  # of the further fields
 _MAX_SHOWN: Final = 60  # characters of a wrong value
+_UNION_WITHIN: Final = "tagged-union["  # how pydantic calls a union by `kind` that is one member of another
 
 # Pydantic's error type -> what it wanted.
 _EXPECTED: Final = {
@@ -219,6 +220,8 @@ def locate(
     types: list[Any] = [model]
     for step in location:
         if len(types) > 1:  # pydantic puts in the name of the member that it tried
+            if str(step).startswith(_UNION_WITHIN):
+                continue  # its own member comes next
             types = [member for member in types if _is_called(member, step)][:1]
             continue
         bare = _bare(types[0]) if types else None

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from simulator.report_inference import memory_by_part_table
 from simulator.report_tables import plain_table, print_list
 from simulator.report_training import memory_table, pipeline_ranks_table
 from simulator.result import Result
@@ -14,7 +15,7 @@ from workloads.flops import CONVENTIONS, ModelSummary
 
 _BUSIEST = 8
 _BAR_CELLS = 24
-_COUNTED_FROM = 1e6
+_COUNTED_FROM = 1e4  # smaller ones keep four digits
 # What metric names have in them, in this order, and the dimension in which their values are shown.
 _DIMENSIONS = (
     (re.compile(r"bytes_per_s(_|$)"), "bytes per second"),
@@ -35,10 +36,14 @@ def print_report(result: Result, console: Console) -> None:
     )
     console.print(_breakdown_table(summary["breakdown_s"], result.step_time_s))
     console.print(_metrics_table(summary["metrics"]))
+    if "limit_tpot_s" in summary["metrics"]:
+        console.print(f"{_limit_line(summary['metrics'])}\n")
     if summary.get("pipeline_ranks"):
         console.print(pipeline_ranks_table(summary["pipeline_ranks"]))
     if summary.get("memory"):
-        console.print(memory_table(summary["memory"], summary["gpu_memory_bytes"]))
+        by_rank = "pipeline_rank" in summary["memory"][0]
+        table = memory_table if by_rank else memory_by_part_table
+        console.print(table(summary["memory"], summary["gpu_memory_bytes"]))
     if summary.get("kernels"):
         console.print(_kernels_table(summary["kernels"]["by_kernel"]))
         print_list("What the step rests on", _basis_lines(summary["kernels"]), console)
@@ -52,8 +57,18 @@ def print_report(result: Result, console: Console) -> None:
     if summary.get("faults"):
         print_list("Faults", [_fault_line(row) for row in summary["faults"]], console)
     print_list("Assumptions", summary["provenance"]["assumptions"], console)
-    sources = summary["provenance"]["cost_sources"]
-    print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
+    if sources := summary["provenance"]["cost_sources"]:
+        print_list("Constants", [f"{name}: {source}" for name, source in sources.items()], console)
+
+
+def _limit_line(metrics: dict[str, float]) -> str:
+    """Return as text how far a decode step is from the idealised limit of its exchanges."""
+    token, limit = metrics["tpot_s"], metrics["limit_tpot_s"]
+    compared = f", {limit / token:.0%} of that" if token else ""
+    return (
+        f"A token takes {show_quantity(token, 'time')}; the idealised limit of its exchanges is "
+        f"{show_quantity(limit, 'time')}{compared}."
+    )
 
 
 def _kernels_table(kernels: dict[str, dict[str, float]]) -> Table:

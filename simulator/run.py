@@ -37,7 +37,7 @@ from simulator.result import (
     timeline_table,
 )
 from simulator.routing import NoPathError
-from simulator.scenario import LoadedScenario, resolved_text, scenario_sha256
+from simulator.scenario import LoadedScenario, is_limit, resolved_text, scenario_sha256
 from simulator.task_columns import distinct_kernels, leader_of_rank
 from simulator.units import FieldError
 from simulator.waits import bills_of, explain
@@ -237,7 +237,10 @@ def _slow_kernels(
 def _summary(step: _Step, times: TaskTimes) -> dict[str, Any]:
     """Return the summary but for its links: what was asked, the answer, and where it comes from."""
     loaded, workload, of_workload = step.loaded, step.workload, step.workload.summarise(times)
-    scenario, profiles = loaded.scenario, loaded.scenario.cluster.link_profiles
+    scenario = loaded.scenario
+    # where nothing crosses a link, neither its figures nor how flows share it matter
+    moves = bool(step.graph.collectives)
+    profiles = scenario.cluster.link_profiles if moves else frozenset()
     communication = scenario.workload.communication_kernels(loaded.setting)
     compute = dict.fromkeys(distinct_kernels(step.graph)[0])
     return {
@@ -254,7 +257,7 @@ def _summary(step: _Step, times: TaskTimes) -> dict[str, Any]:
             "seed": scenario.seed,
             "scenario_sha256": scenario_sha256(loaded),
             "cost_sources": loaded.costs.sources(profiles, communication, compute),
-            "assumptions": [*ASSUMPTIONS, *workload.assumptions, *loaded.node.assumptions],
+            "assumptions": [*(ASSUMPTIONS if moves else ()), *workload.assumptions, *loaded.node.assumptions],
         },
     }
 
@@ -264,10 +267,9 @@ def _question(loaded: LoadedScenario) -> str:
     scenario, cluster = loaded.scenario, loaded.scenario.cluster
     node = cluster.node if isinstance(cluster.node, str) else cluster.node.gpu.name
     gpus = loaded.num_nodes * loaded.node.gpus
-    parts = [
-        f"{scenario.workload.kind}" + (f" of {scenario.model}" if scenario.model else ""),
-        f"{loaded.num_nodes} x {node}, {gpus} GPUs",
-        f"{cluster.topology.kind}, {cluster.routing} routing",
-        f"costs {loaded.costs.name}",
-    ]
-    return "; ".join(parts)
+    what = scenario.workload.kind + (f" of {scenario.model}" if scenario.model else "")
+    where = f"{loaded.num_nodes} x {node}, {gpus} GPUs"
+    if is_limit(scenario.workload):
+        return f"the idealised limit of {what}, a bound and not a simulation; {where}"
+    network = f"{cluster.topology.kind}, {cluster.routing} routing"
+    return "; ".join([what, where, network, f"costs {loaded.costs.name}"])

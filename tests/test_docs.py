@@ -167,6 +167,12 @@ def test_examples_can_run(name: str, example: str, tmp_path: Path):
     assert simulate(load_scenario(tmp_path / "example.yaml", ["costs=ideal"])).step_time_s > 0
 
 
+@pytest.mark.parametrize("example", blocks("docs/inference.md", "python"))
+def test_worked_examples_hold(example: str):
+    assert "assert " in example
+    exec(compile(example, "docs/inference.md", "exec"), {})
+
+
 # What results hold
 
 
@@ -189,6 +195,13 @@ CASES = {
     ),
     "kernels": Case(
         "{kind: kernels, calls: [{kind: norm, rows: 4, width: 64}, {kind: copy, size_bytes: 100}]}"
+    ),
+    "decode-step": Case(
+        "{kind: decode-step, expert_parallel: 16, batch_per_gpu: 4, cached_tokens: 16, mtp_acceptance: 0.8}",
+        model="deepseek-v3",
+    ),
+    "prefill-step": Case(
+        "{kind: prefill-step, expert_parallel: 16, prompt_tokens: 8, tokens_per_gpu: 16}", model="deepseek-v3"
     ),
     "training-step": Case(
         "{kind: training-step, pipeline_parallel: 2, expert_parallel: 8, schedule: 1f1b, sequences_per_step: 16, "
@@ -240,12 +253,13 @@ def test_the_summary_is_defined(results):
     found = {kind: flat(result.summary) for kind, result in results.items()}
     everything = named_after("## The summary")
     assert everything == set().union(*found.values())
+    of_models = {"decode-step", "prefill-step", "training-step"}
     only_some = {
         "balance": {"expert-parallel"},
-        "kernels": {"kernels", "training-step"},
+        "kernels": {"kernels", *of_models},
         "pipeline_ranks": {"training-step"},
-        "memory": {"training-step"},
-        "gpu_memory_bytes": {"training-step"},
+        "memory": of_models,
+        "gpu_memory_bytes": of_models,
     }
     for kind, names in found.items():
         assert everything - names == {name for name, kinds in only_some.items() if kind not in kinds}

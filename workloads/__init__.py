@@ -10,19 +10,28 @@ from pydantic import Field
 from workloads.collectives import CollectiveSpec
 from workloads.expert_parallel import ExpertParallelSpec
 from workloads.flows import FlowsSpec
+from workloads.inference import DecodeStepSpec, PrefillStepSpec
 from workloads.kernel_list import KernelsSpec
 from workloads.training import TrainingStepSpec
 
 __all__ = [
     "CollectiveSpec",
+    "DecodeStepSpec",
     "ExpertParallelSpec",
     "FlowsSpec",
     "KernelsSpec",
+    "PrefillStepSpec",
     "TrainingStepSpec",
     "WorkloadSpec",
 ]
 
 WorkloadSpec: TypeAlias = Annotated[
-    CollectiveSpec | ExpertParallelSpec | FlowsSpec | KernelsSpec | TrainingStepSpec,
+    CollectiveSpec
+    | DecodeStepSpec
+    | ExpertParallelSpec
+    | FlowsSpec
+    | KernelsSpec
+    | PrefillStepSpec
+    | TrainingStepSpec,
     Field(discriminator="kind", description="what runs on the cluster"),
 ]

@@ -136,7 +136,7 @@ class ExpertSettings(Spec):
 
         num_tokens: of each rank; num_draws: how often loads are drawn anew
         """
-        self._check_degree(setting)
+        self.check_degree(setting)
         experts = self.experts(setting)
         self._check_groups(experts.top_k)
         self._check_copies(experts)
@@ -211,7 +211,7 @@ class ExpertSettings(Spec):
             )
             raise FieldError(field, msg)
 
-    def _check_degree(self, setting: Setting) -> None:
+    def check_degree(self, setting: Setting) -> None:
         """Raise FieldError where ranks or nodes do not divide into groups of this degree."""
         degree, num_ranks, gpus_per_node = self.expert_parallel, setting.num_ranks, setting.gpus_per_node
         if degree > num_ranks:

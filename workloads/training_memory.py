@@ -21,23 +21,20 @@ whose optimizer's part the first stage has, if it is divided.
 *Working*: DualPipe computes one layer forward and one backward at once. The latter has the tensors of the former
 again (recomputed), and their gradients: three times `kept_activations.values_at_work`.
 
-*Buffers* of DeepEP's normal kernels, by `get_nvl_buffer_size_hint` and `get_rdma_buffer_size_hint` of its
-csrc/config.hpp: with c = SMs / 2 channels, n = min(group, GPUs of a node) peers over NVLink, m = nodes of a group,
-    c x n x receive slots x slot bytes,   and over the network, if m > 1,   c x m x 2 x 140 x (slot bytes + 16),
-a slot having one BF16 token, its source (8 bytes), 128 top-k indices and weights (8 + 4) and 128 scales (4). Receive
-slots are those of its configurations for so many ranks (deep_ep/buffer.py). Between stages: a micro-batch's
-activation and its gradient, in BF16, at each end of a stage that has a neighbour. Gradients are reduced, and weights
-gathered, in place.
+*Buffers*: those of DeepEP's normal kernels (`workloads.exchange_buffers`); between stages a micro-batch's activation
+and its gradient, in BF16, at each end of a stage that has a neighbour. Gradients are reduced, and weights gathered,
+in place.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
 
 from pydantic import Field
 
-from simulator.units import FieldError, show_quantity
+from simulator.units import FieldError
+from workloads.exchange_buffers import normal_buffer_bytes
 from workloads.formats import FP32_BYTES
 from workloads.kept_activations import (
     VALUE_BYTES,
@@ -51,7 +48,7 @@ from workloads.kept_activations import (
 )
 from workloads.kernels import BF16_BYTES
 from workloads.layer_parameters import Matrix, check_division, embedding
-from workloads.messages import SOURCE_META_BYTES, TOP_K_WEIGHT_BYTES
+from workloads.memory_parts import PartsInBytes
 from workloads.models import Model
 from workloads.stage_layers import StageLayers, stage_matrices
 
@@ -65,13 +62,6 @@ MEMORY_ASSUMPTIONS: Final = (
 )
 _MOMENTS: Final = 2  # AdamW
 _TENSORS_AT_WORK: Final = 3  # forward; backward's recomputed ones and their gradients
-# DeepEP sizes its slots for that many indices, weights and scales of a token, of 8, 4 and 4 bytes.
-_SLOT_ENTRIES: Final = 128
-_INDEX_BYTES: Final = 8
-_RDMA_SLOT_EXTRA_BYTES: Final = 16
-_RDMA_SLOTS: Final = 140  # 128, rounded up to whole chunks of 28 (dispatch, 64 ranks) or 20 (combine)
-# (ranks up to, NVLink slots to receive in): deep_ep/buffer.py; the last for all larger groups
-_NVLINK_SLOTS: Final = ((8, 256), (64, 288), (128, 560), (2**31, 720))
 
 
 class MemorySettings(ActivationSettings):
@@ -144,7 +134,7 @@ class TrainingRanks:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryParts:
+class MemoryParts(PartsInBytes):
     """Bytes of GPU memory that a rank needs, by part; see the module."""
 
     weights: int
@@ -153,19 +143,6 @@ class MemoryParts:
     activations: int
     working: int
     communication_buffers: int
-
-    @property
-    def total(self) -> int:
-        """All parts together."""
-        return sum(size for _, size in self.items())
-
-    def items(self) -> tuple[tuple[str, int], ...]:
-        """Return (part, bytes) in the order of the fields."""
-        return tuple((field.name, getattr(self, field.name)) for field in fields(self))
-
-    def rows(self) -> list[dict[str, str | int]]:
-        """Return a mapping for each part, with the same keys in each: the rows of a table."""
-        return [{"part": part.replace("_", " "), "size_bytes": size} for part, size in self.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,20 +247,6 @@ def worst_memory(
     return max(needs, key=lambda parts: parts.total)
 
 
-def check_memory(parts: MemoryParts, gpu_memory_bytes: float, whose: str = "a GPU") -> None:
-    """Raise FieldError with all amounts where a rank needs more than its GPU has; whose: names the GPU."""
-    if parts.total <= gpu_memory_bytes:
-        return
-    amounts = ", ".join(
-        f"{part.replace('_', ' ')} {show_quantity(size, 'bytes')}" for part, size in parts.items()
-    )
-    msg = (
-        f"{whose} needs {show_quantity(parts.total, 'bytes')} and has {show_quantity(gpu_memory_bytes, 'bytes')}: "
-        f"{amounts}; divide the model over more ranks or use smaller micro-batches, or write ignore_memory: true"
-    )
-    raise FieldError("ignore_memory", msg)
-
-
 def _borrowed(model: Model, stages_held: Sequence[StageLayers]) -> list[Matrix]:
     """Return the embedding if MTP modules or a head that is the embedding need it and no stage held has it."""
     needed = any(stage.mtp_layers or (stage.has_head and model.tie_word_embeddings) for stage in stages_held)
@@ -311,16 +274,10 @@ def _waiting(model: Model, stage: StageLayers, settings: MemorySettings) -> int:
 
 def _exchange_buffers(model: Model, layers: Sequence[int], ranks: TrainingRanks) -> int:
     """Return the bytes of the dispatch and combine kernels' buffer, which all layers share."""
-    group, peers = ranks.expert_parallel, min(ranks.expert_parallel, ranks.gpus_per_node)
+    group = ranks.expert_parallel
     if group == 1 or not any(model.is_moe_layer(layer) for layer in layers):
         return 0
-    routing = _SLOT_ENTRIES * (_INDEX_BYTES + TOP_K_WEIGHT_BYTES + FP32_BYTES)
-    slot = BF16_BYTES * model.hidden_size + SOURCE_META_BYTES + routing
-    channels = ranks.communication_sms // 2
-    slots = next(slots for most, slots in _NVLINK_SLOTS if group <= most)
-    nodes = group // peers
-    network = 2 * nodes * _RDMA_SLOTS * (slot + _RDMA_SLOT_EXTRA_BYTES) if nodes > 1 else 0
-    return channels * (peers * slots * slot + network)
+    return normal_buffer_bytes(model.hidden_size, group, ranks.gpus_per_node, ranks.communication_sms)
 
 
 def _pipeline_buffers(model: Model, stages_held: Sequence[StageLayers], tokens: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 from simulator import load_scenario, simulate
 
 HERE = Path(__file__).parent
-SLOW = ("training_2048_multi_plane", "training_2048_multi_rail")  # a minute each
+SLOW = ("decode_ep320", "training_2048_multi_plane", "training_2048_multi_rail")  # 10 to 40 s each
 SCENARIOS = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
     for path in sorted((HERE.parents[1] / "scenarios").glob("*.yaml"))

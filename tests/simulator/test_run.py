@@ -92,3 +92,39 @@ def test_each_kernel_object_is_priced_once(tmp_path, monkeypatch):
     assert result.summary["kernels"]["by_kernel"]["norm"]["calls"] == 5
     # of the shared kernel, and of its one call for the summary
     assert len(asked) == 2
+
+
+LIMIT = """\
+name: limit
+cluster: {node: gb200-nvl72, nodes: 1, topology: {kind: none}}
+model: deepseek-v3
+workload: {kind: decode-step, expert_parallel: 72, batch_per_gpu: 64, cached_tokens: 0, limit: %s}
+costs: h800-published
+"""
+
+
+def test_the_limit_rests_on_no_cost_table_and_crosses_no_link(tmp_path):
+    # The table is for Hopper, and a simulated step on Blackwell is refused.
+    path = tmp_path / "limit.yaml"
+    path.write_text(LIMIT % "false")
+    with pytest.raises(InputError, match="for hopper GPUs, the cluster's are blackwell"):
+        load_scenario(path)
+    path.write_text(LIMIT % "true")
+    summary = simulate(load_scenario(path)).summary
+    # 32 tokens to nine experts, 7,000 values of 3 bytes each way together, at 900 GB/s; twice in each of 61 layers
+    assert summary["step_time_s"] == pytest.approx(61 * 2 * 32 * 9 * 7000 * 3 / 900e9, rel=1e-12)
+    assert summary["provenance"]["cost_sources"] == {}
+    assert not any("fluid" in line for line in summary["provenance"]["assumptions"])
+    assert summary["bounds_s"]["busiest_link"] == 0.0
+
+
+def test_the_table_of_a_limit_must_still_be_one(tmp_path):
+    path = tmp_path / "limit.yaml"
+    path.write_text(LIMIT.replace("h800-published", "h900") % "true")
+    with pytest.raises(InputError, match="unknown cost table 'h900'"):
+        load_scenario(path)
+
+
+def test_figures_of_links_are_named_where_something_crosses_one(scenario):
+    sources = simulate(load_scenario(scenario)).summary["provenance"]["cost_sources"]
+    assert {"link_efficiency.infiniband", "link_efficiency.nvlink", "link_efficiency.pcie"} <= set(sources)

@@ -9,8 +9,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from simulator.layout import RankLayout
+from support.inference_steps import dense_model
+from support.training_steps import H800, play
 from support.training_steps import model as small_model
-from support.training_steps import play
 from workloads import WorkloadSpec
 from workloads.kernel_call import calls_of
 from workloads.models import Model, load_model
@@ -52,6 +53,16 @@ TRAINED = {
     "dualpipe-v": {"tensor_parallel": 2},
 }
 UNDIVIDED = {"shard_optimizer": False}
+# 2 groups of 4 ranks on 2 nodes each
+DECODING = {
+    "kind": "decode-step",
+    "expert_parallel": 4,
+    "batch_per_gpu": 8,
+    "cached_tokens": {"kind": "uniform", "least": 0, "most": 50},
+}
+PREFILLING = {"kind": "prefill-step", "expert_parallel": 4, "prompt_tokens": 4, "tokens_per_gpu": 16}
+DRAFTED = {"mtp_acceptance": 0.85, "micro_batches": 1, "framework_overhead": "1 ms"}
+ALONE = {"expert_parallel": 1, "tensor_parallel": 2}
 
 CASES = [
     Case(4, 8, {"kind": "expert-parallel", "tokens_per_rank": 16, "expert_parallel": 16}),
@@ -66,6 +77,18 @@ CASES = [
     Case(1, 2, {"kind": "kernels", "calls": [{"kind": "copy", "size_bytes": 8}] * 2}),
     *(Case(4, 2, TRAINING | {"schedule": name} | more, SMALL) for name, more in TRAINED.items()),
     Case(2, 2, TRAINING | {"schedule": "1f1b", "expert_parallel": 1, "memory": UNDIVIDED}, SMALL),
+    Case(4, 2, DECODING, SMALL),
+    Case(4, 2, DECODING | DRAFTED, SMALL),
+    Case(
+        4, 2, DECODING | {"tensor_parallel": 2, "shared_experts": "dispatched", "cache_format": "fp8"}, SMALL
+    ),
+    Case(4, 2, DECODING | {"load_changes": "per-micro-batch", "number_format": "bf16"}, SMALL),
+    Case(4, 2, DECODING | ALONE | {"batch_per_gpu": "largest", "cached_tokens": 163_839}, dense_model()),
+    Case(2, 2, DECODING | {"limit": True}, SMALL),
+    Case(4, 2, PREFILLING, SMALL),
+    Case(4, 2, PREFILLING | {"tensor_parallel": 2, "micro_batches": 1}, SMALL),
+    Case(4, 2, PREFILLING | {"expert_parallel": 1, "load_changes": "per-layer"}, SMALL),
+    Case(2, 2, PREFILLING | ALONE | {"cache_format": "fp8"}, dense_model()),
 ]
 
 
@@ -81,7 +104,8 @@ def case(request):
 def spec_and_setting(case, folder):
     spec = ADAPTER.validate_python(case.fields)
     model = case.model if spec.needs_model else None
-    return spec, Setting(model, case.num_nodes * case.gpus_per_node, case.gpus_per_node, folder)
+    num_ranks = case.num_nodes * case.gpus_per_node
+    return spec, Setting(model, num_ranks, case.gpus_per_node, folder, gpu=H800)
 
 
 @pytest.fixture

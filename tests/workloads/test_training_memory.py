@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from simulator.units import FieldError
 from workloads.flops import describe
+from workloads.memory_parts import check_memory
 from workloads.models import load_model
 from workloads.stage_layers import split_layers
 from workloads.training_memory import (
     MemoryParts,
     MemorySettings,
     TrainingRanks,
-    check_memory,
     held_parameters,
     training_memory,
     worst_memory,

@@ -9,6 +9,7 @@ from simulator.units import FieldError
 from workloads.expert_settings import model_and_experts
 from workloads.group_traffic import num_draws
 from workloads.layer_kernels import Tokens
+from workloads.memory_parts import check_memory
 from workloads.models import Model, MultiHeadLatentAttention
 from workloads.placement import fits_nodes, working_degrees
 from workloads.schedules import SCHEDULES, Schedule, make_schedule
@@ -19,7 +20,7 @@ from workloads.training.parallel_layout import ParallelLayout, members_of
 from workloads.training.settings import TrainingSettings
 from workloads.training.stage_work import StageKernels
 from workloads.training.synchronise import stages_held
-from workloads.training_memory import MemoryParts, TrainingRanks, check_memory, worst_memory
+from workloads.training_memory import MemoryParts, TrainingRanks, worst_memory
 
 # Of make_schedule -> of the scenario.
 _FIELD_OF: dict[str, str] = {

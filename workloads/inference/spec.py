@@ -1,0 +1,208 @@
+"""The workloads `decode-step` and `prefill-step`: specs, checked against a cluster and made passes that can run."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+
+from workloads.formats import NumberFormat
+from workloads.group_traffic import GroupLoad, draw_loads, in_each_group, place_draws
+from workloads.inference.assumptions import decode_assumptions, prefill_assumptions
+from workloads.inference.graph import PassParts, pass_graph
+from workloads.inference.kernels import InferenceKernels
+from workloads.inference.layer_work import LayerWorks
+from workloads.inference.limit import LIMIT_ASSUMPTIONS, limit_graph
+from workloads.inference.order import LayerWork, pass_items
+from workloads.inference.plan import InferencePlan
+from workloads.inference.planning import plan_decode, plan_prefill
+from workloads.inference.settings import DecodeSettings, InferenceSettings, PrefillSettings
+from workloads.inference.step import InferenceStep
+from workloads.messages import Kernel, Phase, token_bytes
+from workloads.tasks import CommunicationKernel, ComputeKernel, Layout, Setting, TaskGraph
+
+
+class DecodeStepSpec(DecodeSettings):
+    """A token for each request of a batch."""
+
+    needs_model: ClassVar[bool] = True
+
+    def check(self, setting: Setting) -> None:
+        """Raise FieldError where the model, the cluster and the fields do not fit each other."""
+        plan_decode(self, setting)
+
+    def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
+        """Return the kernels of dispatch and combine; none without experts, or of the limit."""
+        if self.limit or self.expert_parallel == 1:
+            return ()
+        return tuple(
+            _exchange_kernel(self, setting, "low-latency", gathers, False) for gathers in (False, True)
+        )
+
+    def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:
+        """Return all kernels of a step whose experts get equally many tokens; none of the limit."""
+        return () if self.limit else _nominal_kernels(plan_decode(self, setting))
+
+    def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> InferenceStep:
+        """Return the step: tokens' experts and cached tokens of one group are drawn by `rng`."""
+        plan = plan_decode(self, setting)
+        if self.limit:
+            return InferenceStep(_limit_graph(plan), plan, LIMIT_ASSUMPTIONS)
+        cached = plan.cached_tokens(rng)
+        graph = _build(plan, layout, rng, cached, "low-latency")
+        return InferenceStep(graph, plan, decode_assumptions(plan))
+
+
+class PrefillStepSpec(PrefillSettings):
+    """The prompts of new requests."""
+
+    needs_model: ClassVar[bool] = True
+
+    def check(self, setting: Setting) -> None:
+        """Raise FieldError where the model, the cluster and the fields do not fit each other."""
+        plan_prefill(self, setting)
+
+    def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
+        """Return the kernels of dispatch and combine, alone and beside computation; none without experts."""
+        if self.expert_parallel == 1:
+            return ()
+        return tuple(
+            _exchange_kernel(self, setting, "normal", gathers, beside)
+            for gathers in (False, True)
+            for beside in (False, True)
+        )
+
+    def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:
+        """Return all kernels of a step whose experts get equally many tokens."""
+        return _nominal_kernels(plan_prefill(self, setting))
+
+    def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> InferenceStep:
+        """Return the step: tokens' experts of one group are drawn by `rng`."""
+        plan = plan_prefill(self, setting)
+        graph = _build(plan, layout, rng, float(self.prompt_tokens), "normal")
+        return InferenceStep(graph, plan, prefill_assumptions(plan))
+
+
+def _limit_graph(plan: InferencePlan) -> TaskGraph:
+    """Return the exchanges of the idealised limit."""
+    seconds = plan.limit_exchange_s
+    assert seconds is not None, "refused when it was planned"
+    return limit_graph(plan.model, plan.setting.num_ranks, plan.settings.micro_batches, seconds)
+
+
+def _build(
+    plan: InferencePlan, layout: Layout, rng: np.random.Generator, cached_tokens: float, kernel: Kernel
+) -> TaskGraph:
+    """Return the graph of a pass; cached_tokens: keys of a request, of the ranks that have most."""
+    settings, setting = plan.settings, plan.setting
+    load_of = _loads(plan, rng, kernel)
+    work = _work(plan, cached_tokens, load_of)
+    parts = PassParts(
+        items=pass_items(plan.layers, work, _works(plan, cached_tokens, None).head(), settings.micro_batches),
+        group_size=settings.group_size,
+        tensor_parallel=settings.tensor_parallel,
+        load=load_of,
+        kernel=cache(
+            lambda gathers, beside: _exchange_kernel(
+                settings, setting, kernel, gathers, beside and kernel == "normal"
+            )
+        ),
+        overhead_s=settings.framework_overhead,
+        cache_transfers=settings.cache_transfers if isinstance(settings, DecodeSettings) else None,
+        num_ranks=plan.num_ranks,
+    )
+    return pass_graph(parts, layout)
+
+
+def _loads(plan: InferencePlan, rng: np.random.Generator, kernel: Kernel) -> Callable[[int, int], GroupLoad]:
+    """Return (layer, micro-batch) -> the draw that holds there."""
+    settings, setting, model = plan.settings, plan.setting, plan.model
+    if model.moe is None:
+
+        def no_load(_layer: int, _micro_batch: int) -> GroupLoad:
+            msg = "a model without experts has no loads"
+            raise AssertionError(msg)
+
+        return no_load
+    messages = (
+        _message_bytes(settings, setting, kernel, "dispatch"),
+        _message_bytes(settings, setting, kernel, "combine"),
+    )
+    degree, num_groups = settings.expert_parallel, settings.group_size // settings.expert_parallel
+    drawn = (
+        load._replace(
+            scatter=in_each_group(load.scatter, degree, num_groups),
+            gather=in_each_group(load.gather, degree, num_groups),
+        )
+        for load in draw_loads(settings, setting, plan.batch.own_tokens, messages, rng, kernel)
+    )
+    return place_draws(drawn, settings.load_changes, model.moe_layers(), settings.micro_batches)
+
+
+def _work(
+    plan: InferencePlan, cached_tokens: float, load_of: Callable[[int, int], GroupLoad]
+) -> Callable[[int, int], LayerWork]:
+    """Return (layer, micro-batch) -> what a GPU does there."""
+
+    @cache
+    def works(load: int | None, layer: int, micro_batch: int) -> LayerWorks:
+        return _works(plan, cached_tokens, None if load is None else load_of(layer, micro_batch))
+
+    def of(layer: int, micro_batch: int) -> LayerWork:
+        if not plan.model.is_moe_layer(layer):
+            return works(None, 0, 0).of(layer)
+        return works(id(load_of(layer, micro_batch)), layer, micro_batch).of(layer)
+
+    return of
+
+
+def _works(plan: InferencePlan, cached_tokens: float, load: GroupLoad | None) -> LayerWorks:
+    return _layer_works(plan, plan.kernels(cached_tokens, load))
+
+
+def _layer_works(plan: InferencePlan, kernels: InferenceKernels) -> LayerWorks:
+    settings = plan.settings
+    is_dispatched = settings.expert_parallel > 1
+    sms = settings.communication_sms if isinstance(settings, PrefillSettings) and is_dispatched else 0
+    return LayerWorks(kernels, sms, settings.shared_experts == "local", is_dispatched)
+
+
+def _nominal_kernels(plan: InferencePlan) -> tuple[ComputeKernel, ...]:
+    """Return the kernels of a pass whose experts get equally many tokens; what is drawn changes sizes alone."""
+    pairs = plan.batch.own_tokens
+    if plan.model.moe is not None:
+        pairs *= plan.settings.experts(plan.setting).experts_per_token
+    works = _layer_works(plan, plan.nominal_kernels(pairs))
+    chains = [works.head()]
+    for layer in plan.layers:
+        work = works.of(layer)
+        chains += [work.before, work.attention, work.shared, work.feed_forward]
+    kernels = [step.kernel for chain in chains for step in chain if step.kernel is not None]
+    return tuple(dict.fromkeys(kernels))
+
+
+def _message_bytes(settings: InferenceSettings, setting: Setting, kernel: Kernel, phase: Phase) -> int:
+    """Return the bytes of a token on its way to experts, or back."""
+    assert setting.model is not None
+    top_k = settings.experts(setting).experts_per_token
+    hidden = setting.model.hidden_size
+    return token_bytes(kernel, phase, _format(settings, phase), hidden, top_k).message
+
+
+def _format(settings: InferenceSettings, phase: Phase) -> NumberFormat:
+    return NumberFormat.named(settings.dispatch_format if phase == "dispatch" else settings.combine_format)
+
+
+def _exchange_kernel(
+    settings: InferenceSettings, setting: Setting, kernel: Kernel, gathers: bool, beside_compute: bool
+) -> CommunicationKernel:
+    phase: Phase = "combine" if gathers else "dispatch"
+    return CommunicationKernel(
+        name=kernel,
+        message_bytes=_message_bytes(settings, setting, kernel, phase),
+        codec=_format(settings, phase).codec,
+        combines=gathers,
+        beside_compute=beside_compute,
+        over_nics=isinstance(settings, DecodeSettings) and settings.intra_node == "rdma",
+        num_sms=settings.communication_sms if isinstance(settings, PrefillSettings) else 0,
+    )
