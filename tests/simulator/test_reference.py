@@ -37,12 +37,19 @@ def rows(markdown: str) -> list[list[str]]:
     return [re.split(r" (?<!\\)\| ", line[2:-2]) for line in kept]
 
 
+def parts_of(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a field and the members of its unions, which may be unions themselves."""
+    yield field
+    for member in [*field.get("oneOf", []), *field.get("anyOf", [])]:
+        yield from parts_of(member)
+
+
 def fields_by_schema(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[tuple[str, bool]]:
     """Yield (dotted path, whether it is required) of every field below a node of the JSON Schema."""
     for name, field in node.get("properties", {}).items():
         path = prefix + name
         yield path, name in node.get("required", [])
-        for part in [field, *field.get("oneOf", []), *field.get("anyOf", [])]:
+        for part in parts_of(field):
             if "$ref" in part:
                 yield from fields_by_schema(schema, schema["$defs"][part["$ref"].split("/")[-1]], f"{path}.")
         for part in field.get("items", {}).get("oneOf", []):
