@@ -3,7 +3,7 @@
 Batches of flows that meet on links are an *episode* (`simulator.episode`); flows of different episodes share no link,
 not even through others, so that they do not know of each other. An episode with a key that has come before takes the
 solution of that one: parts of batches end at its times, and no flow enters a network. Otherwise it is solved in a
-network of its own, and the solution is kept (`simulator.library`). What becomes of batches is decided when time moves
+network of its own, and the solution is kept (`simulator.solution_library`). What becomes of batches is decided when time moves
 on, so that those that come at one instant are solved together.
 
 A batch that comes to links of an episode joins it, and one that comes to those of several makes them one. The key is
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from simulator.compiled import compiled
 from simulator.episode import Batch, Episode
 from simulator.fluid import FluidNetwork
-from simulator.library import Library
 from simulator.meter import LinkMeter
 from simulator.pattern import Pattern
 from simulator.played_meter import PlayedMeter
 from simulator.solution import run_until, solve
+from simulator.solution_library import Library
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
