@@ -3,8 +3,8 @@
 Batches of flows that meet on links are an *episode* (`simulator.episode`); flows of different episodes share no link,
 not even through others, so that they do not know of each other. An episode with a key that has come before takes the
 solution of that one: parts of batches end at its times, and no flow enters a network. Otherwise it is solved in a
-network of its own, and the solution is kept (`simulator.solution_library`). What becomes of batches is decided when time moves
-on, so that those that come at one instant are solved together.
+network of its own, and the solution is kept (`simulator.solution_library`). What becomes of batches is decided when
+time moves on, so that those that come at one instant are solved together.
 
 A batch that comes to links of an episode joins it, and one that comes to those of several makes them one. The key is
 then that of what they were and of the batch, and the episode goes on by the solution of all its batches from its
