@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator import library, reuse
+from simulator import reuse, solution_library
 from simulator.bills import Bills
 from simulator.pattern import Pattern
 from simulator.reuse import ReusingNetwork
@@ -403,7 +403,7 @@ def test_solutions_that_have_not_served_for_longest_go_first(monkeypatch):
     kinds = [batch(([0], 40 - size, 0), ([0, 1], size, 0)) for size in (5, 10, 15)]  # each takes 4 s
     twins.run(kinds[0])
     (kept,) = twins.reusing._library._solutions.values()
-    monkeypatch.setattr(library, "_MOST_BYTES", 2.5 * kept.memory_bytes)
+    monkeypatch.setattr(solution_library, "_MOST_BYTES", 2.5 * kept.memory_bytes)
     twins.run(*kinds[1:], *kinds, *kinds)
     assert twins.counts == (9, 0)
     twins.run(kinds[2], kinds[1], kinds[2], kinds[1])
