@@ -45,8 +45,8 @@ from simulator.holding import (
     touch,
     unhold,
 )
+from simulator.pouring import pour_all
 from simulator.sharing import NOWHERE, SAME_LEVEL, UNFIXED, UNMARKED, Sharing, new_sharing
-from simulator.sweep import sweep
 from simulator.tournament import first_value, least, set_value, set_values
 
 IntArray = NDArray[np.int64]
@@ -62,7 +62,7 @@ def solve(sharing: Sharing) -> None:
 
     Afterwards the first num_touched of `touched` are the links whose loads may have changed, until `end_solve`.
     """
-    if sharing.solve[0].num_joined > _MOST_PLACED or not sweep(sharing):
+    if sharing.solve[0].num_joined > _MOST_PLACED or not pour_all(sharing):
         sharing.solve[0].filled += 1
         find_affected(sharing)
         fill(sharing)

@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float64]
 
 LINK = np.dtype(
     [
-        # What `simulator.sweep` reads and writes of every link that it pours: one cache line.
+        # What `simulator.pouring` reads and writes of every link that it pours: one cache line.
         ("touched", np.int64),  # the number of the last solve that this link took part in
         ("capacity", np.float64),  # bytes/s
         ("demand_held", np.float64),  # what the groups that it holds add to the load for each unit of level
@@ -63,7 +63,7 @@ GROUP = np.dtype(
         ("unused", np.int32),
     ]
 )
-# A group in the row of the link that holds it, with all that a sweep needs: rows are read from end to end.
+# A group in the row of the link that holds it, with all that pouring needs: rows are read from end to end.
 HELD = np.dtype(
     [
         ("weight", np.float64),  # the group's

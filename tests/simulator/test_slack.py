@@ -147,7 +147,7 @@ def test_some_random_traffic_has_links_left_out():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_filling_gives_what_pouring_does(seed: int):
-    # Without patience every sweep gives up at once, and all that it has touched is filled progressively.
+    # Without patience pouring gives up at once, and all that it has touched is filled progressively.
     traffic = random_traffic(seed)
     pouring, filling = network_with(traffic), network_with(traffic)
     filling._state.sharing.solve["patience"] = -1

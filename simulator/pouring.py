@@ -39,7 +39,7 @@ _WORK_OF_A_GROUP = 2
 
 
 @inlined
-def sweep(sharing: Sharing) -> bool:
+def pour_all(sharing: Sharing) -> bool:
     """Pour until all links are right; return whether that came to an end."""
     solve = sharing.solve[0]
     solve.num_poured = 0
