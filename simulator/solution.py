@@ -18,6 +18,7 @@ from simulator.fluid import FluidNetwork
 from simulator.fluid_loop import CLOCK_ROUNDING, FLOW_ROUNDING
 from simulator.meter import LinkMeter
 from simulator.pattern import Pattern
+from simulator.series import Series
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -133,7 +134,7 @@ def solve(
     Beside the solution, to be kept, there is all that is known of what passed links meanwhile.
     on_progress: called now and then with the number of flows that have ended
     """
-    network = _network_of(batches, capacity_bytes_per_s, on_progress)
+    network, series = _network_of(batches, capacity_bytes_per_s, on_progress)
     network.advance(np.inf)
     finish_s = network.finish_s
     ends: list[PartEnd] = []
@@ -147,7 +148,7 @@ def solve(
             for part, after_s in enumerate(batch.pattern.last_of_parts(own_s).tolist())
         ]
     begins_s = np.array([batch.begin_after_s for batch in batches])
-    meter = network.meter
+    meter = series.of_all(network.meter)
     carried = Carried.to_keep(meter, float(finish_s.max()))
     return Solution(begins_s, tuple(of_batch), tuple(sorted(ends)), carried, network.solves), meter
 
@@ -167,9 +168,9 @@ class Until(NamedTuple):
 
 def run_until(batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, until_s: float) -> Until:
     """Return what batches have done by until_s, in seconds after the first began; else as `solve`."""
-    network = _network_of(batches, capacity_bytes_per_s, None)
+    network, series = _network_of(batches, capacity_bytes_per_s, None)
     network.advance(until_s)
-    carried = Carried.by(network.meter, until_s)
+    carried = Carried.by(series.of_all(network.meter), until_s)
     finish_s = network.finish_s.copy()
     left_bytes = np.zeros(len(finish_s))
     under_way = np.flatnonzero(np.isnan(finish_s))
@@ -182,19 +183,22 @@ def run_until(batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, until
 
 def _network_of(
     batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, on_progress: Callable[[int], None] | None
-) -> FluidNetwork:
-    """Return a network at time 0 with the flows of batches, one batch after the other."""
-    network = FluidNetwork(capacity_bytes_per_s, on_progress, max_cells=_MOST_CELLS)
+) -> tuple[FluidNetwork, Series]:
+    """Return a network at time 0 with the flows of batches, one batch after the other, on the tightest links."""
     patterns = [batch.pattern for batch in batches]
     bills = Bills.joined(
         [batch.pattern.bills.on_links(batch.numbers[batch.pattern.link_of_entry]) for batch in batches]
     )
+    series = Series.of(bills, capacity_bytes_per_s)
+    # as many bins as all links would have
+    max_cells = _MOST_CELLS * len(series.tightest) // max(1, len(capacity_bytes_per_s))
+    network = FluidNetwork(capacity_bytes_per_s[series.tightest], on_progress, max_cells=max_cells)
     network.add_flows(
-        bills,
+        series.bills_of(bills),
         np.concatenate([pattern.size_bytes for pattern in patterns]),
         np.concatenate([batch.begin_after_s + batch.pattern.start_after_s for batch in batches]),
         np.concatenate([pattern.weights for pattern in patterns]),
         np.zeros(bills.num_flows + 1, np.int64),
         np.zeros(0, np.int64),
     )
-    return network
+    return network, series
