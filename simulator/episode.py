@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.fluid_loop import CLOCK_ROUNDING, FLOW_ROUNDING
-from simulator.meter import LinkMeter
 from simulator.pattern import Pattern
 from simulator.solution import Carried, Placed, Solution
 
@@ -77,7 +76,7 @@ class Episode:
     place: int = 0
     is_settled: bool = False
     _solution: Solution | None = None
-    _meter: LinkMeter | None = None
+    _carried: Carried | None = None
 
     @property
     def num_flows(self) -> int:
@@ -140,9 +139,9 @@ class Episode:
         self.num_links += len(numbers) - len(shared)
         self._add(batch, numbers)
 
-    def play(self, solution: Solution, meter: LinkMeter | None = None) -> None:
-        """Go on by the solution of all batches; meter: of the network that found it just now."""
-        self._solution, self._meter, self.is_settled = solution, meter, True
+    def play(self, solution: Solution, carried: Carried | None = None) -> None:
+        """Go on by the solution of all batches; carried: all that is known of that, if it was found just now."""
+        self._solution, self._carried, self.is_settled = solution, carried, True
         self.version += 1
         self.place = 0
         self._skip_ended()
@@ -156,8 +155,7 @@ class Episode:
     @property
     def carried(self) -> Carried:
         """Return what the episode carries, if nothing joins it any more."""
-        carried = self.solution.carried
-        return carried if self._meter is None else Carried.by(self._meter, carried.until_s)
+        return self._carried or self.solution.carried
 
     def finish_after_s(self, batch: int) -> FloatArray:
         """Return when the flows of a batch end after it began: [num_flows], shared by all who play the solution."""

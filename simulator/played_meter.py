@@ -37,6 +37,8 @@ class PlayedMeter:
             last,
             links,
             carried.passed_bytes,
+            carried.place,
+            carried.passing,
             carried.saturated_s,
             carried.width_s,
             carried.until_s,
@@ -88,6 +90,8 @@ def _add_passed(
     last: int,
     links: IntArray,
     passed_bytes: FloatArray,
+    place_of: IntArray,
+    passing: FloatArray,
     more_saturated_s: FloatArray,
     instant_s: float,
     until_s: float,
@@ -95,8 +99,9 @@ def _add_passed(
 ) -> None:
     """Add bytes, known at instants and linear between them, to bins of width_s: exact but for what is between.
 
-    passed_bytes: [num_instants + 1, num_links], instant_s apart but for the last, at until_s; they began at begin_s,
+    passed_bytes: [num_instants + 1, num_series], instant_s apart but for the last, at until_s; they began at begin_s,
     in the bin `first`, and ended in the bin `last`
+    place_of, passing: [num_links] the series of each link, and what passes the link of that
     """
     num_instants = len(passed_bytes) - 1
     place, share = 0, 0.0
@@ -108,15 +113,16 @@ def _add_passed(
         else:
             next_place, next_share = num_instants - 1, 1.0
         for row in range(len(links)):
-            before = passed_bytes[place, row]
-            before += share * (passed_bytes[place + 1, row] - before)
-            after = passed_bytes[next_place, row]
+            column = place_of[row]
+            before = passed_bytes[place, column]
+            before += share * (passed_bytes[place + 1, column] - before)
+            after = passed_bytes[next_place, column]
             # the whole, to the last bit, where all has passed
             if next_share == 1.0:
-                after = passed_bytes[next_place + 1, row]
+                after = passed_bytes[next_place + 1, column]
             else:
-                after += next_share * (passed_bytes[next_place + 1, row] - after)
-            bins[number, links[row]] += after - before
+                after += next_share * (passed_bytes[next_place + 1, column] - after)
+            bins[number, links[row]] += (after - before) * passing[row]
         place, share = next_place, next_share
     for row in range(len(links)):
         saturated_s[links[row]] += more_saturated_s[row]

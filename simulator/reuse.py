@@ -205,14 +205,14 @@ class ReusingNetwork:
         report = None
         if self._progress.is_wanted:
             report = lambda ended: self._progress.alone(ended - episode.num_known)  # noqa: E731
-        solution, meter = solve(episode.placed(), capacity, report)
+        solution, carried = solve(episode.placed(), capacity, report)
         self._solves_alone += solution.solves
         self._library.keep(episode.key, solution)
         episode.num_solved += episode.num_flows
         for batch in episode.batches:
             if batch.num_left:
                 batch.is_reused = False
-        episode.play(solution, meter)
+        episode.play(solution, carried)
 
     def _give_up(self, episode: Episode) -> None:
         """Go on with an episode in the shared network: what has passed is on record, what is left joins others."""

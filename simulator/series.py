@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.bills import Bills
-from simulator.meter import SATURATED, LinkMeter
+from simulator.meter import SATURATED
 from simulator.rows import csr_offsets
 
 IntArray = NDArray[np.int64]
@@ -81,10 +81,9 @@ class Series(NamedTuple):
             None if bills.passing is None else bills.passing[kept],
         )
 
-    def of_all(self, meter: LinkMeter) -> LinkMeter:
-        """Return what has passed all links; meter: of the tightest, by their places."""
-        saturated_s = np.where(self.fills, meter.saturated_s[self.place], 0.0)
-        return LinkMeter(saturated_s, meter.bins[:, self.place] * self.passing, meter.width_s)
+    def saturated_s(self, of_tightest_s: FloatArray) -> FloatArray:
+        """Return for how long each link was full: [num_links]; of_tightest_s: [num_series] the tightest were."""
+        return np.where(self.fills, of_tightest_s[self.place], 0.0)
 
 
 class _Crossings(NamedTuple):

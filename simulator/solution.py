@@ -46,36 +46,43 @@ class Placed(NamedTuple):
 class Carried:
     """What batches have carried since the first began.
 
-    passed_bytes: [num_instants + 1, num_links] bytes since then; the instants are width_s apart from 0 on, but for
-    the last, which is at until_s
+    passed_bytes: [num_instants + 1, num_series] bytes since then that passed the tightest links of the series; the
+    instants are width_s apart from 0 on, but for the last, which is at until_s
+    place: [num_links] the series of each link; passing: [num_links] bytes that pass it for each in `passed_bytes`
     saturated_s: [num_links] seconds at full capacity
     """
 
     passed_bytes: FloatArray
     width_s: float
     until_s: float
+    place: IntArray
+    passing: FloatArray
     saturated_s: FloatArray
 
     @classmethod
-    def by(cls, meter: LinkMeter, until_s: float, step: int = 1) -> Self:
-        """Return what a network has carried by its clock, until_s, at every so many instants of its meter."""
+    def by(cls, meter: LinkMeter, series: Series, until_s: float, step: int = 1) -> Self:
+        """Return what a network has carried by its clock, until_s, at every so many instants of its meter.
+
+        meter: of the tightest links of each series
+        """
         bins = meter.bins[: int(until_s / meter.width_s) + 1]
         if step > 1:
             bins = np.add.reduceat(bins, np.arange(0, len(bins), step))
         passed_bytes = np.zeros((len(bins) + 1, bins.shape[1]))
         np.cumsum(bins, axis=0, out=passed_bytes[1:])
-        return cls(passed_bytes, meter.width_s * step, until_s, meter.saturated_s)
+        saturated_s = series.saturated_s(meter.saturated_s)
+        return cls(passed_bytes, meter.width_s * step, until_s, series.place, series.passing, saturated_s)
 
     @classmethod
-    def to_keep(cls, meter: LinkMeter, until_s: float) -> Self:
+    def to_keep(cls, meter: LinkMeter, series: Series, until_s: float) -> Self:
         """Return the same at every second instant, or fourth, ..., so that it takes less memory."""
-        num_bins, num_links = meter.bins.shape
+        num_bins, num_series = meter.bins.shape
         count = min(num_bins, int(until_s / meter.width_s) + 1)
-        most = max(_LEAST_INSTANTS, min(_MOST_INSTANTS, _MOST_NUMBERS // max(1, num_links)))
+        most = max(_LEAST_INSTANTS, min(_MOST_INSTANTS, _MOST_NUMBERS // max(1, num_series)))
         step = 1
         while (count - 1) // step + 1 > most:
             step *= 2
-        return cls.by(meter, until_s, step)
+        return cls.by(meter, series, until_s, step)
 
 
 class PartEnd(NamedTuple):
@@ -104,7 +111,9 @@ class Solution:
     memory_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        arrays = (self.carried.passed_bytes, self.carried.saturated_s, *self.finish_after_s)
+        carried = self.carried
+        of_links = (carried.place, carried.passing, carried.saturated_s)
+        arrays = (carried.passed_bytes, *of_links, *self.finish_after_s)
         # a named tuple and its numbers take some 150 bytes
         memory_bytes = sum(array.nbytes for array in arrays) + 150 * len(self.ends)
         object.__setattr__(self, "memory_bytes", memory_bytes)
@@ -128,7 +137,7 @@ _ROUNDINGS = 16.0
 
 def solve(
     batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, on_progress: Callable[[int], None] | None
-) -> tuple[Solution, LinkMeter]:
+) -> tuple[Solution, Carried]:
     """Return what batches do on links of these capacities, by the numbers that batches give them: [num_links].
 
     Beside the solution, to be kept, there is all that is known of what passed links meanwhile.
@@ -148,9 +157,10 @@ def solve(
             for part, after_s in enumerate(batch.pattern.last_of_parts(own_s).tolist())
         ]
     begins_s = np.array([batch.begin_after_s for batch in batches])
-    meter = series.of_all(network.meter)
-    carried = Carried.to_keep(meter, float(finish_s.max()))
-    return Solution(begins_s, tuple(of_batch), tuple(sorted(ends)), carried, network.solves), meter
+    meter, until_s = network.meter, float(finish_s.max())
+    to_keep = Carried.to_keep(meter, series, until_s)
+    solution = Solution(begins_s, tuple(of_batch), tuple(sorted(ends)), to_keep, network.solves)
+    return solution, Carried.by(meter, series, until_s)
 
 
 class Until(NamedTuple):
@@ -170,7 +180,7 @@ def run_until(batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, until
     """Return what batches have done by until_s, in seconds after the first began; else as `solve`."""
     network, series = _network_of(batches, capacity_bytes_per_s, None)
     network.advance(until_s)
-    carried = Carried.by(series.of_all(network.meter), until_s)
+    carried = Carried.by(network.meter, series, until_s)
     finish_s = network.finish_s.copy()
     left_bytes = np.zeros(len(finish_s))
     under_way = np.flatnonzero(np.isnan(finish_s))

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from simulator.bills import Bills
 from simulator.fairness import max_min_rates
 from simulator.fluid import FluidNetwork
-from simulator.meter import LinkMeter
 from simulator.series import Series
 
 
@@ -73,9 +72,8 @@ def test_sums_that_agree_by_chance_are_told_apart(monkeypatch):
 def test_what_passes_the_others_is_known_from_the_tightest():
     bills = bills_of({0: 2.0, 1: (2.0, 1.0), 2: 4.0})
     series = Series.of(bills, np.array([2.0, 8.0, 4.0]))
-    meter = series.of_all(LinkMeter(np.array([3.0]), np.array([[8.0], [2.0]]), 1.0))
-    assert meter.bins.tolist() == [[8.0, 4.0, 16.0], [2.0, 1.0, 4.0]]
-    assert meter.saturated_s.tolist() == [3.0, 0.0, 3.0]
+    assert series.passing.tolist() == [1.0, 0.5, 2.0]
+    assert series.saturated_s(np.array([3.0])).tolist() == [3.0, 0.0, 3.0]
 
 
 @st.composite
@@ -125,7 +123,6 @@ def test_a_network_of_the_tightest_carries_what_the_whole_does(network, data):
     series = Series.of(bills, capacity)
     whole_s, whole = run(bills, capacity)
     few_s, few = run(series.bills_of(bills), capacity[series.tightest])
-    few = series.of_all(few)
     np.testing.assert_allclose(few_s, whole_s, rtol=1e-11)
-    np.testing.assert_allclose(few.bytes, whole.bytes, rtol=1e-11)
-    np.testing.assert_allclose(few.saturated_s, whole.saturated_s, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(few.bytes[series.place] * series.passing, whole.bytes, rtol=1e-11)
+    np.testing.assert_allclose(series.saturated_s(few.saturated_s), whole.saturated_s, rtol=1e-9, atol=1e-9)
