@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.compiled import compiled
 from simulator.episode import Batch, Episode
 from simulator.fluid import FluidNetwork
+from simulator.link_owners import SHARED, LinkOwners
 from simulator.meter import LinkMeter
 from simulator.pattern import Pattern
 from simulator.played_meter import PlayedMeter
@@ -41,9 +41,6 @@ BoolArray = NDArray[np.bool_]
 _MOST_WORK = 8
 _MOST_BATCHES = 256
 _MOST_FLOWS = 200_000  # of several batches
-
-# In place of the number, 1 or more, of the episode that a link belongs to.
-_NOBODY, _SHARED = -1, 0
 
 
 class ReusingNetwork:
@@ -70,9 +67,7 @@ class ReusingNetwork:
         self._pending: list[Batch] = []  # added at this instant
         self._num_batches = self._num_episodes = 0
         num_links = len(self.shared.capacity_bytes_per_s)
-        self._episode_of_link = np.full(num_links, _NOBODY)
-        self._number_of_link = np.zeros(num_links, np.int64)  # in that episode
-        self._batches_on_link = np.zeros(num_links, np.int64)  # that have yet to end
+        self._owners = LinkOwners(num_links)
         self._episodes: dict[int, Episode] = {}
         self._next: list[_Next] = []  # heap
         self._part_of_watch: dict[int, tuple[Batch, int]] = {}  # by watch of the shared network
@@ -138,32 +133,22 @@ class ReusingNetwork:
         None if the batch is to run in the shared network.
         """
         links = batch.pattern.links
-        others: list[int] = []
-        if _are_taken(links, self._episode_of_link):
-            owners = self._episode_of_link[links]
-            others = np.unique(owners[owners != _NOBODY]).tolist()
-        if not batch.pattern.can_end or _SHARED in others:
+        owners, found = self._owners.of(links)
+        others = found.tolist()
+        if not batch.pattern.can_end or SHARED in others:
             for number in others:
-                if number != _SHARED:
+                if number != SHARED:
                     self._give_up(self._episodes[number])
             self._share(batch, np.ones(len(batch.pattern), np.bool_), batch.pattern.size_bytes)
             return None
         if others:
             episode, known = self._as_one(others)
-            numbers = np.where(owners == _NOBODY, -1, self._number_of_link[links])
-            episode.join(batch, numbers, known)
+            episode.join(batch, self._owners.numbers_of(links, owners), known)
         else:
             self._num_episodes += 1
             episode = self._episodes[self._num_episodes] = Episode(self._num_episodes, batch.begin_s)
             episode.begin_with(batch)
-        _claim(
-            links,
-            episode.number,
-            episode.numbers[-1],
-            self._episode_of_link,
-            self._number_of_link,
-            self._batches_on_link,
-        )
+        self._owners.claim(links, episode.number, episode.numbers[-1])
         return episode.number
 
     def _as_one(self, numbers: list[int]) -> tuple[Episode, list[tuple[bytes, float]]]:
@@ -173,9 +158,7 @@ class ReusingNetwork:
         )
         known = [(each.key, each.begin_s) for each in (one, *others)]
         for other in others:
-            links = np.flatnonzero(self._episode_of_link == other.number)
-            self._episode_of_link[links] = one.number
-            self._number_of_link[links] += one.num_links
+            self._owners.hand_over(other.number, one.number, one.num_links)
             one.absorb(self._episodes.pop(other.number))
         return one, known
 
@@ -258,8 +241,7 @@ class ReusingNetwork:
         self._remainders[batch.number] = _Remainder(flows, ids)
         batch.is_reused = False
         if self._reuse:
-            self._episode_of_link[pattern.links] = _SHARED
-            self._batches_on_link[pattern.links] += 1
+            self._owners.share(pattern.links)
 
     def _run_shared(self, until_s: float) -> list[tuple[Batch, int]]:
         """Run the shared network; return the parts that end at its clock, which is everybody's."""
@@ -316,43 +298,7 @@ class ReusingNetwork:
     def _release(self, batch: Batch) -> None:
         """Leave the links that a batch crosses to others where it was the last one."""
         if self._reuse:
-            _leave(batch.pattern.links, self._episode_of_link, self._batches_on_link)
-
-
-@compiled
-def _are_taken(links: IntArray, episode_of_link: IntArray) -> bool:
-    """Return whether any of some links belongs to an episode, or to the shared network."""
-    latest = _NOBODY
-    for place in range(len(links)):
-        latest = max(latest, episode_of_link[links[place]])
-    return latest != _NOBODY
-
-
-@compiled
-def _claim(
-    links: IntArray,
-    episode: int,
-    numbers: IntArray,
-    episode_of_link: IntArray,
-    number_of_link: IntArray,
-    batches_on_link: IntArray,
-) -> None:
-    """Let links be those of an episode with these numbers, and count a batch more on each."""
-    for place in range(len(links)):
-        link = links[place]
-        episode_of_link[link] = episode
-        number_of_link[link] = numbers[place]
-        batches_on_link[link] += 1
-
-
-@compiled
-def _leave(links: IntArray, episode_of_link: IntArray, batches_on_link: IntArray) -> None:
-    """Count a batch less on each of some links, and leave those without any to nobody."""
-    for place in range(len(links)):
-        link = links[place]
-        batches_on_link[link] -= 1
-        if batches_on_link[link] == 0:
-            episode_of_link[link] = _NOBODY
+            self._owners.leave(batch.pattern.links)
 
 
 class _Next(NamedTuple):
