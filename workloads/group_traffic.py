@@ -1,7 +1,7 @@
-"""The traffic of a group of ranks that work in lockstep: drawn once, the same in every group.
+"""The traffic of a group of ranks that exchange tokens: drawn once, the same in every group.
 
-All groups draw the same experts, and a group's GPUs compute as the one that receives most: they wait for it at the
-next exchange. Each exchange is then one set of transfers for each group, whatever the layer and the micro-batch.
+All groups draw the same experts. Each exchange is then one set of transfers for each group, whatever the layer and
+the micro-batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -54,12 +54,14 @@ class GroupLoad(NamedTuple):
 
     received, rows: of the GPU that gets most pairs of a token and an expert: tokens that it receives, each once, and
     pairs; scatter, gather: the transfers between members, numbered from 0, of an exchange there and back
+    of_members: (received, rows) of each member
     """
 
     received: int
     rows: int
     scatter: Transfers
     gather: Transfers
+    of_members: tuple[tuple[int, int], ...]
 
 
 def draw_loads(
@@ -88,6 +90,11 @@ def draw_loads(
         )
         (traffic,) = count_traffic(chosen, [placement], groups)
         received, rows = fullest(traffic)
+        of_members = zip(
+            traffic.tokens_to_rank.sum(axis=0).tolist(),
+            traffic.pairs_to_rank.sum(axis=0).tolist(),
+            strict=True,
+        )
         scattered, gathered = message_bytes
         if kernel == "low-latency":
             there = direct_transfers(traffic, layout, scattered)
@@ -95,7 +102,7 @@ def draw_loads(
         else:
             there = dispatch_transfers(traffic, layout, scattered)
             back = combine_transfers(traffic, layout, gathered)
-        yield GroupLoad(received, rows, there, back)
+        yield GroupLoad(received, rows, there, back, tuple(of_members))
 
 
 def place_draws(

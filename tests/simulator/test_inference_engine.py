@@ -1,5 +1,7 @@
 """Inference steps on networks: sums of kernels, exchanges alone, reuse, folds, and laws that any step must keep."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,6 +191,114 @@ def test_folded_and_unfolded_are_the_same(fields):
     assert each.times.end_s[barriers] == pytest.approx(one.times.end_s, rel=1e-9)
     assert each.times.start_s[barriers - sizes] == pytest.approx(one.times.start_s, rel=1e-9)
     assert_alike(one, each)
+
+
+# Ranks at their own pace
+
+UNEVEN = {"gate": {"kind": "lognormal", "sigma": 1.0}, "expert_parallel": 16, "pace": "own"}
+UNEVEN_CASES = {
+    "drawn once": {},
+    "per micro-batch": {"load_changes": "per-micro-batch"},
+    "per micro-batch, one at a time": {"load_changes": "per-micro-batch", "micro_batches": 1},
+    "shared experts dispatched": {"load_changes": "per-layer", "shared_experts": "dispatched"},
+}
+
+
+def own_path_s(graph: TaskGraph, exchange_s: float) -> list[float]:
+    """When each task has ended, if every transfer takes so long from when its source has joined: the slow twin."""
+    end_s: dict[int, float] = {}
+    begin_s: dict[int, float] = {}
+    free_s: dict[tuple[int, Stream], float] = {}
+    members: dict[int, list[int]] = {}
+    for number, task in enumerate(graph.tasks):
+        if task.collective is not None:
+            members.setdefault(task.collective, []).append(number)
+    for number, task in enumerate(graph.tasks):
+        key = task.rank, task.stream
+        begin_s[number] = max([free_s.get(key, 0.0), *(end_s[before] for before in task.after)])
+        if task.collective is None:
+            end_s[number] = free_s[key] = begin_s[number] + task.duration_s
+        elif number == members[task.collective][-1]:
+            transfers = graph.collectives[task.collective].transfers
+            assert not transfers.reduce.any()
+            assert len(transfers.source_rank) == len(transfers.destination_ranks)
+            numbers = {graph.tasks[each].rank: each for each in members[task.collective]}
+            for each in numbers.values():
+                end_s[each] = begin_s[each]
+            ends = zip(transfers.source_rank.tolist(), transfers.destination_ranks.tolist(), strict=True)
+            for source, destination in ends:
+                for rank in (source, destination):
+                    there_s = begin_s[numbers[source]] + exchange_s
+                    end_s[numbers[rank]] = max(end_s[numbers[rank]], there_s)
+            for rank, each in numbers.items():
+                free_s[rank, task.stream] = end_s[each]
+    return [end_s[number] for number in range(len(graph.tasks))]
+
+
+@pytest.mark.parametrize("exchange_s", [2e-6, 2e-5, 2e-4])
+@pytest.mark.parametrize("fields", UNEVEN_CASES.values(), ids=UNEVEN_CASES)
+def test_at_their_own_pace_ranks_wait_for_their_peers_alone(fields, exchange_s):
+    graph = step(**UNEVEN | fields)
+    times = run(graph, rates=ENDLESS, costs=IDEAL, pricing=lambda _: Pricing(exchange_s)).times
+    assert times.end_s == pytest.approx(own_path_s(graph, exchange_s), rel=1e-9)
+    # and not all do the same
+    experts_s = {task.duration_s for task in graph.tasks if task.name == "experts"}
+    assert len(experts_s) > 1
+
+
+@pytest.mark.parametrize("fields", UNEVEN_CASES.values(), ids=UNEVEN_CASES)
+def test_their_own_pace_is_none_slower_than_lockstep(fields):
+    own, together = step(**UNEVEN | fields), step(**UNEVEN | fields | {"pace": "lockstep"})
+    own_s, together_s = run(own).times.step_time_s, run(together).times.step_time_s
+    assert own_s <= together_s * (1 + 1e-9)
+    if fields == UNEVEN_CASES["per micro-batch"]:
+        assert own_s < 0.999 * together_s  # another rank is the fullest in each exchange
+    for rank in range(NUM_NODES * GPUS):
+        assert kernels_s(own, rank) <= kernels_s(together) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("fields", [{}, {"mtp_acceptance": 0.8}, {"tensor_parallel": 2}])
+def test_ranks_with_alike_loads_keep_step_by_themselves(fields):
+    # 16 requests a micro-batch fill 8 experts evenly; no links that some share and others do not
+    common = {"gate": {"kind": "balanced"}, "expert_parallel": 16, **fields}
+    own, together = unhindered(step(pace="own", **common)), unhindered(step(**common))
+    assert own.times.step_time_s == pytest.approx(together.times.step_time_s, rel=1e-9)
+
+
+CACHES = {
+    "from the host": {"cache_transfers": {"kind": "host", "size_per_step": "1 MB"}},
+    "from GPUs that prefill": {
+        "expert_parallel": 4,
+        "cache_transfers": {"kind": "prefill", "gpus": 4, "size_per_step": "1 MB"},
+    },
+}
+
+
+@pytest.mark.parametrize("fields", CACHES.values(), ids=CACHES)
+def test_at_their_own_pace_each_rank_gets_its_caches_beside_each_layer(fields):
+    graph = step(**UNEVEN | fields)
+    times = run(graph).times
+    decoding = {task.rank for task in graph.tasks if task.stream is Stream.COMPUTE}
+    for rank in decoding:
+        came = [
+            number
+            for number, task in enumerate(graph.tasks)
+            if task.rank == rank and task.name == "cache transfer"
+        ]
+        assert len(came) == 4  # layers
+        # one after the other, and each when its own layer begins
+        assert all(times.end_s[one] <= times.start_s[other] for one, other in itertools.pairwise(came))
+        assert all(
+            graph.tasks[before].rank == rank for number in came for before in graph.tasks[number].after
+        )
+
+
+@pytest.mark.parametrize("fields", [*UNEVEN_CASES.values(), *CACHES.values()], ids=[*UNEVEN_CASES, *CACHES])
+def test_at_their_own_pace_too_reused_and_solved_are_the_same(fields):
+    graph = step(**UNEVEN | fields)
+    reused, solved = run(graph), run(graph, reuse=False)
+    assert reused.times.end_s == pytest.approx(solved.times.end_s, rel=1e-9)
+    assert_alike(reused, solved)
 
 
 # Laws

@@ -27,6 +27,7 @@ def test_tokens_of_all_experts_go_everywhere():
     # once each, and 2 x 40 pairs.
     (load,) = draws(1, 4, experts_per_token=8)
     assert (load.received, load.rows) == (40, 80)
+    assert load.of_members == ((40, 80),) * 4
     for transfers, size, reduce in ((load.scatter, THERE, False), (load.gather, BACK, True)):
         # from each rank one to its own node and one to the other, by way of the GPU there at its own place
         assert transfers.source_rank.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]

@@ -7,12 +7,16 @@ from workloads.inference.plan import InferencePlan
 from workloads.inference.settings import DecodeSettings
 
 _ALWAYS: Final = (
-    "Groups of ranks have the same traffic; the ranks of a group start every kernel and exchange together, and "
-    "compute as the one that has most to do.",
+    "Groups of ranks have the same traffic.",
     "Kernels go through their tokens in order, so that what a rank has for its peers advances alike.",
     "Attention of one micro-batch and experts of the other run beside each exchange, layer by layer.",
     "Rings of tensor-parallel ranks start at no cost, and run beside dispatch and combine.",
 )
+_PACE: Final = {
+    "lockstep": "The ranks of a group start every kernel and exchange together, and compute as the one that has most "
+    "to do.",
+    "own": "A rank waits for others where tokens from them are to come, and for its own to have gone.",
+}
 _DECODING: Final = (
     "Low-latency kernels hold no SM, and neither slow kernels down nor are slowed by them.",
     "Packing, unpacking and summing are part of their start-up.",
@@ -37,6 +41,7 @@ def decode_assumptions(plan: InferencePlan) -> tuple[str, ...]:
     return (
         *_of_experts(plan),
         *_ALWAYS,
+        _PACE[settings.pace],
         *_DECODING,
         *drafted,
         *_overhead(plan),
@@ -46,7 +51,14 @@ def decode_assumptions(plan: InferencePlan) -> tuple[str, ...]:
 
 def prefill_assumptions(plan: InferencePlan) -> tuple[str, ...]:
     """Return what a prefill step takes for granted."""
-    return (*_of_experts(plan), *_ALWAYS, *_PREFILL, *_overhead(plan), *INFERENCE_MEMORY_ASSUMPTIONS)
+    return (
+        *_of_experts(plan),
+        *_ALWAYS,
+        _PACE[plan.settings.pace],
+        *_PREFILL,
+        *_overhead(plan),
+        *INFERENCE_MEMORY_ASSUMPTIONS,
+    )
 
 
 def _of_experts(plan: InferencePlan) -> tuple[str, ...]:

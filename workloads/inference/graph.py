@@ -1,4 +1,9 @@
-"""The task graph of a forward pass: the same items on every group of ranks, which works in lockstep."""
+"""The task graph of a forward pass: the same items on every group of ranks.
+
+In lockstep a group is a fold, and one task stands for all its ranks. At their own pace all ranks have tasks of their
+own, and only exchanges and rings tie them to others: a rank starts to send when it can, and goes on when all that it
+sends and receives has ended.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +17,7 @@ from workloads.inference.settings import CacheTransfers, HostCopies
 from workloads.tasks import (
     Collective,
     CommunicationKernel,
+    ComputeKernel,
     IntArray,
     Layout,
     Stream,
@@ -30,6 +36,7 @@ class PassParts:
     items: of a group; group_size: its ranks, which are consecutive; tensor_parallel: of them, each so many
     load: (layer, micro-batch) -> the draw that holds; kernel: (gathers, beside compute) -> what moves it
     overhead_s: at the end; cache_transfers: that come in meanwhile, if any; num_ranks: that take part in the pass
+    own_pace: whether ranks do without lockstep
     """
 
     items: Sequence[Item]
@@ -40,6 +47,7 @@ class PassParts:
     overhead_s: float
     cache_transfers: CacheTransfers | None
     num_ranks: int
+    own_pace: bool
 
 
 def pass_graph(parts: PassParts, cluster: Layout) -> TaskGraph:
@@ -50,7 +58,9 @@ def pass_graph(parts: PassParts, cluster: Layout) -> TaskGraph:
         builder.add_group(group)
     # those that prefill are one fold: they have nothing to do but to send
     leader_of_rank = np.full(cluster.num_ranks, parts.num_ranks)
-    leader_of_rank[: parts.num_ranks] = np.repeat(ranks[:, 0], parts.group_size)
+    leader_of_rank[: parts.num_ranks] = (
+        ranks.ravel() if parts.own_pace else np.repeat(ranks[:, 0], ranks.shape[1])
+    )
     return TaskGraph(cluster.num_ranks, tuple(builder.tasks), tuple(builder.collectives), leader_of_rank)
 
 
@@ -63,53 +73,79 @@ class _Builder:
         self.collectives: list[Collective] = []
 
     def add_group(self, group: IntArray) -> None:
-        """Add all tasks of a group."""
-        transfers = _TransfersOfGroup(self._parts, group, self._cluster)
-        leader, first = int(group[0]), len(self.tasks)
-        after_of = [tuple(first + place for place in item.after) for item in self._parts.items]
-        for item, after in zip(self._parts.items, after_of, strict=True):
-            self._add_item(item, leader, after, transfers)
-        rest = tuple(range(first, len(self.tasks)))
-        if self._parts.cache_transfers is not None:
-            begins = [
-                after for item, after in zip(self._parts.items, after_of, strict=True) if item.begins_layer
+        """Add all tasks of a group, those of an item one after the other."""
+        parts = self._parts
+        transfers = _TransfersOfGroup(parts, group, self._cluster)
+        leaders = group.tolist() if parts.own_pace else [int(group[0])]
+        first = len(self.tasks)
+        # by item and leader
+        after_of = [
+            [
+                tuple(first + len(leaders) * before + place for before in item.after)
+                for place in range(len(leaders))
             ]
-            self._add_caches(self._parts.cache_transfers, group, begins)
-        if self._parts.overhead_s > 0.0:
-            self.tasks.append(Task(OVERHEAD, leader, Stream.COMPUTE, rest, duration_s=self._parts.overhead_s))
+            for item in parts.items
+        ]
+        for item, after in zip(parts.items, after_of, strict=True):
+            self._add_item(item, leaders, after, transfers)
+        end = len(self.tasks)
+        if parts.cache_transfers is not None:
+            begins = [after for item, after in zip(parts.items, after_of, strict=True) if item.begins_layer]
+            self._add_caches(parts.cache_transfers, group, leaders, begins)
+        if parts.overhead_s > 0.0:
+            for place, leader in enumerate(leaders):
+                own = tuple(range(first + place, end, len(leaders)))
+                self.tasks.append(Task(OVERHEAD, leader, Stream.COMPUTE, own, duration_s=parts.overhead_s))
 
     def _add_item(
-        self, item: Item, leader: int, after: tuple[int, ...], transfers: "_TransfersOfGroup"
+        self, item: Item, leaders: list[int], after: list[tuple[int, ...]], transfers: "_TransfersOfGroup"
     ) -> None:
         step, exchange = item.step, item.exchange
         if step.kernel is not None:
-            self.tasks.append(Task(step.name, leader, Stream.COMPUTE, after, kernel=step.kernel))
+            kernels: list[ComputeKernel | None] = [step.kernel] * len(leaders)
+            if self._parts.own_pace and step.rank_kernels is not None:
+                kernels = list(step.rank_kernels)
+            self.tasks += [
+                Task(step.name, leader, Stream.COMPUTE, before, kernel=kernel)
+                for leader, before, kernel in zip(leaders, after, kernels, strict=True)
+            ]
             return
         # rings of tensor-parallel ranks are on no stream: they stay on NVLink, and run beside exchanges
-        stream, kernel = None, None
+        stream, moves = None, None
         if exchange is not None:
             stream = Stream.COMMUNICATION
-            kernel = self._parts.kernel(exchange.gathers, exchange.beside_compute)
-        self.collectives.append(Collective(step.name, transfers.of(item), kernel))
-        self._take_part(step.name, leader, stream, after)
+            moves = self._parts.kernel(exchange.gathers, exchange.beside_compute)
+        self.collectives.append(Collective(step.name, transfers.of(item), moves))
+        self._take_part(step.name, leaders, stream, after)
 
     def _add_caches(
-        self, settings: CacheTransfers, group: IntArray, begins: Sequence[tuple[int, ...]]
+        self,
+        settings: CacheTransfers,
+        group: IntArray,
+        leaders: list[int],
+        begins: Sequence[list[tuple[int, ...]]],
     ) -> None:
         """Add what comes in beside each layer: when that begins, and what came before has come."""
         from_host = isinstance(settings, HostCopies)
         transfers = layer_transfers(settings, group, self._cluster.num_ranks, len(begins))
-        before: tuple[int, ...] = ()
+        latest: list[tuple[int, ...]] = [()] * len(leaders)
         for after in begins:
             self.collectives.append(Collective(CACHE_TRANSFER, transfers, from_host=from_host))
             if not from_host:
-                self._take_part(CACHE_TRANSFER, self._parts.num_ranks, None, ())
-            self._take_part(CACHE_TRANSFER, int(group[0]), None, (*after, *before))
-            before = (len(self.tasks) - 1,)
+                self._take_part(CACHE_TRANSFER, [self._parts.num_ranks], None, [()])
+            both = [(*begin, *before) for begin, before in zip(after, latest, strict=True)]
+            latest = [(len(self.tasks) + place,) for place in range(len(leaders))]
+            self._take_part(CACHE_TRANSFER, leaders, None, both)
 
-    def _take_part(self, name: str, leader: int, stream: Stream | None, after: tuple[int, ...]) -> None:
-        """Add a task that takes part in the latest collective."""
-        self.tasks.append(Task(name, leader, stream, after, collective=len(self.collectives) - 1))
+    def _take_part(
+        self, name: str, leaders: list[int], stream: Stream | None, after: list[tuple[int, ...]]
+    ) -> None:
+        """Add a task of each leader that takes part in the latest collective."""
+        latest = len(self.collectives) - 1
+        self.tasks += [
+            Task(name, leader, stream, before, collective=latest)
+            for leader, before in zip(leaders, after, strict=True)
+        ]
 
 
 class _TransfersOfGroup:

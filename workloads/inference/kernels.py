@@ -50,7 +50,7 @@ class Work:
     query_tokens: new tokens of each request: 1 in decoding, 2 with one drafted; the prompt in prefill
     cached_tokens: keys of each request, its new ones included; mean over requests
     rows: pairs of a token and an expert that its experts get; may be 0
-    received: tokens that dispatch brings it, each once (normal kernels), or `rows` (low-latency kernels)
+    received: tokens that dispatch brings it, each once; no matter where rows are packed
     experts: that this GPU holds of a layer, copies included
     """
 
@@ -78,6 +78,7 @@ class InferenceKernels:
 
     tensor_parallel: degree; number_format: of weights and products, but for those that are always BF16
     absorbed: whether latent attention reads latents (decoding) or expands them (prefill); no matter to other models
+    packed: whether dispatch delivers rows by expert, as low-latency kernels do, or tokens, each once
 
     Raises FieldError where the degree does not divide the model.
     """
@@ -88,6 +89,7 @@ class InferenceKernels:
     number_format: Arithmetic
     absorbed: bool
     cache_format: CacheFormat = "bf16"
+    packed: bool = False
 
     def __post_init__(self) -> None:
         check_heads(self.model, self.tensor_parallel)
@@ -146,8 +148,7 @@ class InferenceKernels:
         work, hidden, moe = self.work, self.model.hidden_size, self.model.moe
         if moe is None or not work.rows:
             return
-        is_packed = work.received == work.rows
-        if not is_packed:
+        if not self.packed:
             yield Pack(
                 tokens=work.received,
                 rows=work.rows,
@@ -156,7 +157,7 @@ class InferenceKernels:
                 to_format=self.number_format,
             )
         yield from self._feed_forward(work.rows, moe.intermediate_size, groups=min(work.experts, work.rows))
-        if not is_packed:
+        if not self.packed:
             yield Reduce(tokens=work.received, rows=work.rows, width=hidden)
 
     def shared(self) -> Calls:
@@ -185,9 +186,8 @@ class InferenceKernels:
         yield from self._ends(self.work.tokens if tokens is None else tokens).head_forward()
 
     def mtp_input(self) -> Calls:
-        """Yield what an MTP module does before its layer: the next tokens' embeddings, two norms, the projection."""
+        """Yield how an MTP module joins the next tokens' embeddings before its layer: two norms, the projection."""
         hidden = self.model.hidden_size
-        yield from self.embedding()
         yield from 2 * (Norm(rows=self._own, width=hidden),)
         yield Gemm(rows=self._own, columns=hidden, depth=2 * hidden, format="bf16")
 

@@ -23,12 +23,15 @@ class LayerWorks:
 
     kernels: of one micro-batch; communication_sms: that dispatch and combine hold meanwhile; shared_stay: whether
     shared experts are on every rank, rather than dispatched like others; is_dispatched: whether tokens travel
+    rank_experts: the experts' kernels of each rank of the group, None of one that got no token; None where all are
+    taken to do as much
     """
 
     kernels: InferenceKernels
     communication_sms: int
     shared_stay: bool
     is_dispatched: bool
+    rank_experts: tuple[ComputeKernel | None, ...] | None = None
 
     def of(self, layer: int) -> LayerWork:
         """Return the work of a layer."""
@@ -38,8 +41,14 @@ class LayerWorks:
             dense = self._divided("dense", kernels.dense)
             return LayerWork(layer, before, attention, (), dense, exchanges=False)
         shared = self._divided("shared experts", kernels.shared) if self.shared_stay else ()
-        experts = self._step("experts", kernels.experts())
-        return LayerWork(layer, before, attention, shared, experts, self.is_dispatched)
+        return LayerWork(layer, before, attention, shared, self.experts(), self.is_dispatched)
+
+    def experts(self) -> Chain:
+        """Return the routed experts, nothing where no token came."""
+        return tuple(
+            step._replace(rank_kernels=self.rank_experts)
+            for step in self._step("experts", self.kernels.experts())
+        )
 
     def head(self) -> Chain:
         """Return what follows the last layer."""
@@ -54,11 +63,12 @@ class LayerWorks:
 
     def _before(self, layer: int) -> Chain:
         kernels, model = self.kernels, self.kernels.model
+        hidden = BF16_BYTES * self._tokens * model.hidden_size
+        embedding = (*self._step("ends", kernels.embedding()), *self._ring("scatter", hidden))
         if layer == 0:
-            hidden = BF16_BYTES * self._tokens * model.hidden_size
-            return (*self._step("ends", kernels.embedding()), *self._ring("scatter", hidden))
+            return embedding
         if layer >= model.num_layers:  # an MTP module: the head of what comes before stands between
-            return (*self.head(), *self._step("ends", kernels.mtp_input()))
+            return (*self.head(), *embedding, *self._step("ends", kernels.mtp_input()))
         return ()
 
     def _attention(self, layer: int) -> Chain:

@@ -18,11 +18,16 @@ from workloads.tasks import ComputeKernel
 
 
 class Step(NamedTuple):
-    """A kernel, or a ring of tensor-parallel ranks that gather or scatter so many bytes."""
+    """A kernel, or a ring of tensor-parallel ranks that gather or scatter so many bytes.
+
+    rank_kernels: what each rank of the group computes, None for nothing, where ranks differ; `kernel` is then that of
+    the one that has most to do
+    """
 
     name: str
     kernel: ComputeKernel | None
     ring_bytes: float = 0.0
+    rank_kernels: tuple[ComputeKernel | None, ...] | None = None
 
 
 Chain = tuple[Step, ...]

@@ -56,7 +56,7 @@ class InferencePlan:
         return isinstance(self.settings, DecodeSettings)
 
     @property
-    def _packs_rows(self) -> bool:
+    def packs_rows(self) -> bool:
         """Whether dispatch delivers rows by expert, as low-latency kernels do; where there is none, nobody does."""
         return self.absorbed and self.settings.expert_parallel > 1
 
@@ -120,17 +120,17 @@ class InferencePlan:
     def kernels(self, cached_tokens: float, load: GroupLoad | None) -> InferenceKernels:
         """Return the kernels of a micro-batch; cached_tokens: keys of a request; load: None without experts."""
         if load is None:
-            return self._kernels(cached_tokens, 0, 0)
-        return self._kernels(cached_tokens, load.rows, load.rows if self._packs_rows else load.received)
+            return self.kernels_of_load(cached_tokens, 0, 0)
+        return self.kernels_of_load(cached_tokens, load.received, load.rows)
 
     def nominal_kernels(self, pairs: int) -> InferenceKernels:
         """Return those of a micro-batch whose experts get so many pairs."""
         settings = self.settings
         cached = settings.prompt_tokens if isinstance(settings, PrefillSettings) else self.batch.query_tokens
-        # elsewhere each token brings several pairs
-        return self._kernels(float(cached), pairs, pairs if self._packs_rows else max(1, pairs - 1))
+        return self.kernels_of_load(float(cached), pairs, pairs)
 
-    def _kernels(self, cached_tokens: float, rows: int, received: int) -> InferenceKernels:
+    def kernels_of_load(self, cached_tokens: float, received: int, rows: int) -> InferenceKernels:
+        """Return the kernels of a micro-batch of which a GPU's experts get so many tokens, each once, and pairs."""
         settings = self.settings
         experts = 0
         if self.model.moe is not None:
@@ -150,6 +150,7 @@ class InferencePlan:
             settings.number_format,
             self.absorbed,
             settings.cache_format,
+            packed=self.packs_rows,
         )
 
 
@@ -184,7 +185,9 @@ def check_parallel(settings: InferenceSettings, setting: Setting, model: Model) 
 
 def check_loads(settings: InferenceSettings, setting: Setting, model: Model, own_tokens: int) -> None:
     """Raise FieldError where experts do not fit; tokens' experts are drawn for one group, so many times."""
-    draws = num_draws(settings.load_changes, len(model.moe_layers()), settings.micro_batches)
+    modules = settings.mtp_modules if isinstance(settings, DecodeSettings) else 0
+    layers = [layer for layer in model.moe_layers() if layer < model.num_layers + modules]
+    draws = num_draws(settings.load_changes, len(layers), settings.micro_batches)
     one_group = replace(setting, num_ranks=settings.expert_parallel)
     try:
         settings.check_experts(one_group, own_tokens, draws)

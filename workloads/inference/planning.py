@@ -33,9 +33,8 @@ def plan_decode(settings: DecodeSettings, setting: Setting) -> InferencePlan:
     if settings.limit:
         return _plan_limit(settings, setting, model)
     _check_nics(settings, setting)
-    modules = 0 if settings.mtp_acceptance is None else 1  # one token is drafted
-    layout = _layout(settings, setting, model, modules)
-    mean_held = settings.mean_cached + settings.query_tokens
+    layout = _layout(settings, setting, model, settings.mtp_modules)
+    mean_held = settings.mean_cached(model.max_context - settings.query_tokens) + settings.query_tokens
     batch_per_gpu, most = _batch(settings, setting, layout, mean_held)
     batch = decode_batch(settings, batch_per_gpu)
     if model.moe is not None:
@@ -93,9 +92,6 @@ def _plan_limit(settings: DecodeSettings, setting: Setting, model: Model) -> Inf
         raise FieldError("limit", msg)
     if settings.expert_parallel == 1:
         msg = "the limit is of dispatch and combine between ranks; write over how many ranks experts are divided"
-        raise FieldError("expert_parallel", msg)
-    if settings.expert_parallel == 1:
-        msg = "the limit is of dispatch and combine, and one rank exchanges nothing; write how many ranks do"
         raise FieldError("expert_parallel", msg)
     if not isinstance(settings.batch_per_gpu, int):
         msg = "the limit does not look at memory; write how many requests a GPU has"

@@ -1,5 +1,7 @@
 """The fields of `decode-step` and `prefill-step`."""
 
+from math import log
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 import numpy as np
@@ -43,9 +45,8 @@ class UniformTokens(Spec):
             raise FieldError("most", msg)
         check_cached(self.most, most, "most")
 
-    @property
-    def mean_of_all(self) -> float:
-        """The mean."""
+    def mean_of_all(self, _most: int) -> float:
+        """Return the mean; none is above the most."""
         return (self.least + self.most) / 2
 
 
@@ -69,10 +70,14 @@ class LognormalTokens(Spec):
         """Raise FieldError where the mean is above `most`."""
         check_cached(self.mean, most, "mean")
 
-    @property
-    def mean_of_all(self) -> float:
-        """The mean, before the cut."""
-        return float(self.mean)
+    def mean_of_all(self, most: int) -> float:
+        """Return the mean, of numbers cut off above `most`."""
+        if self.sigma == 0.0:
+            return float(min(self.mean, most))
+        # E[min(X, m)] = mean P(Y <= m) + m P(X > m), log Y being as much above log X as sigma squared
+        normal = NormalDist(log(self.mean) - self.sigma**2 / 2, self.sigma)
+        below = normal.cdf(log(most) - self.sigma**2) if most else 0.0
+        return self.mean * below + most * (1.0 - normal.cdf(log(most)) if most else 0.0)
 
 
 TokenDistribution = Annotated[
@@ -118,6 +123,12 @@ class InferenceSettings(ExpertSettings):
         default="never",
         description="when popularities and tokens' experts are drawn anew; `never`: all layers and micro-batches "
         "have the same; `per-layer`; `per-micro-batch`: in each layer of each micro-batch (default never)",
+    )
+    pace: Literal["lockstep", "own"] = Field(
+        default="lockstep",
+        description="how the ranks of a group get on; `lockstep`: they start every kernel and exchange together, and "
+        "compute as the one that has most to do; `own`: each starts what it can, and waits for others only where "
+        "tokens from them are to come; that takes many times as long to simulate (default lockstep)",
     )
     framework_overhead: Seconds = Field(
         default=0.0,
@@ -234,11 +245,15 @@ class DecodeSettings(InferenceSettings):
         """Return the ranks of one group that works in lockstep, and those that prefill."""
         return self.group_size + self.prefill_gpus
 
-    @property
-    def mean_cached(self) -> float:
-        """Tokens of a request in the cache, on average."""
+    def mean_cached(self, most: int) -> float:
+        """Return the tokens of a request in the cache, on average, where there is room for `most`."""
         cached = self.cached_tokens
-        return float(cached) if isinstance(cached, int) else cached.mean_of_all
+        return float(cached) if isinstance(cached, int) else cached.mean_of_all(most)
+
+    @property
+    def mtp_modules(self) -> int:
+        """MTP modules that draft: one token is drafted, or none."""
+        return 0 if self.mtp_acceptance is None else 1
 
     @property
     def query_tokens(self) -> int:

@@ -1,6 +1,7 @@
 """The workloads `decode-step` and `prefill-step`: specs, checked against a cluster and made passes that can run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import ClassVar
 
@@ -110,6 +111,7 @@ def _build(
         overhead_s=settings.framework_overhead,
         cache_transfers=settings.cache_transfers if isinstance(settings, DecodeSettings) else None,
         num_ranks=plan.num_ranks,
+        own_pace=settings.pace == "own",
     )
     return pass_graph(parts, layout)
 
@@ -133,10 +135,12 @@ def _loads(plan: InferencePlan, rng: np.random.Generator, kernel: Kernel) -> Cal
         load._replace(
             scatter=in_each_group(load.scatter, degree, num_groups),
             gather=in_each_group(load.gather, degree, num_groups),
+            of_members=load.of_members * num_groups,
         )
         for load in draw_loads(settings, setting, plan.batch.own_tokens, messages, rng, kernel)
     )
-    return place_draws(drawn, settings.load_changes, model.moe_layers(), settings.micro_batches)
+    layers = [layer for layer in plan.layers if model.is_moe_layer(layer)]
+    return place_draws(drawn, settings.load_changes, layers, settings.micro_batches)
 
 
 def _work(
@@ -145,8 +149,27 @@ def _work(
     """Return (layer, micro-batch) -> what a GPU does there."""
 
     @cache
+    def experts(received: int, rows: int) -> ComputeKernel | None:
+        chain = _layer_works(plan, plan.kernels_of_load(cached_tokens, received, rows)).experts()
+        return chain[0].kernel if chain else None
+
+    of_load: dict[int, tuple[ComputeKernel | None, ...] | None] = {}
+
+    def of_ranks(load: GroupLoad) -> tuple[ComputeKernel | None, ...] | None:
+        if id(load) not in of_load:
+            kernels = tuple(
+                experts(0 if plan.packs_rows else received, rows) for received, rows in load.of_members
+            )
+            of_load[id(load)] = kernels if len(set(map(id, kernels))) > 1 else None
+        return of_load[id(load)]
+
+    @cache
     def works(load: int | None, layer: int, micro_batch: int) -> LayerWorks:
-        return _works(plan, cached_tokens, None if load is None else load_of(layer, micro_batch))
+        if load is None:
+            return _works(plan, cached_tokens, None)
+        drawn = load_of(layer, micro_batch)
+        alike = _works(plan, cached_tokens, drawn)
+        return replace(alike, rank_experts=of_ranks(drawn)) if plan.settings.pace == "own" else alike
 
     def of(layer: int, micro_batch: int) -> LayerWork:
         if not plan.model.is_moe_layer(layer):

@@ -34,7 +34,7 @@ class InferenceStep:
         return ()
 
     def summarise(self, times: TaskTimes) -> Summary:
-        """Return the breakdown of a pass, means over groups, and its throughput.
+        """Return the breakdown of a pass, means over groups or, at their own pace, over ranks, and its throughput.
 
         The seconds of each kind of kernel; exposed_communication: those in which a GPU has no kernel to run; of the
         limit, which computes nothing, all are.

@@ -152,3 +152,28 @@ def test_ring_bytes_by_hand():
     graph = made(tensor_parallel=2)
     scatter = next(each for each in graph.collectives if each.name == "scatter")
     assert scatter.transfers.size_bytes.sum() == 2 * 2 * (8 * 40 * 2 / 2)
+
+
+@pytest.mark.parametrize("fields", CASES.values(), ids=CASES)
+def test_at_their_own_pace_ranks_have_the_tasks_of_their_group(fields):
+    folded, own = made(**fields), made(pace="own", **fields)
+    assert own.leader_of_rank.tolist() == list(range(NUM_RANKS))
+    assert len(own.collectives) == len(folded.collectives)
+    leaders = folded.leader_of_rank
+    place_of_own = {
+        rank: [i for i, task in enumerate(own.tasks) if task.rank == rank] for rank in range(NUM_RANKS)
+    }
+    for rank, places in place_of_own.items():
+        group = [i for i, task in enumerate(folded.tasks) if task.rank == leaders[rank]]
+        number = {place: i for i, place in enumerate(places)}
+        first = group[0]
+        assert len(places) == len(group)
+        for place, other in zip(places, group, strict=True):
+            mine, theirs = own.tasks[place], folded.tasks[other]
+            assert (mine.name, mine.stream, mine.collective) == (
+                theirs.name,
+                theirs.stream,
+                theirs.collective,
+            )
+            # on the same of its own
+            assert [number[before] for before in mine.after] == [before - first for before in theirs.after]

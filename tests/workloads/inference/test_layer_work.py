@@ -13,13 +13,13 @@ from workloads.kernel_call import CallSequence
 from workloads.models import load_model
 
 DEEPSEEK = load_model("deepseek-v3", Path())
-WORK = Work(requests=6, query_tokens=2, cached_tokens=40.0, rows=24, received=24, experts=2)
+WORK = Work(requests=6, query_tokens=2, cached_tokens=40.0, rows=24, experts=2)
 TOKENS = 12
 DENSE_LAYER, EXPERT_LAYER, MTP_LAYER = 0, 1, 4  # of the small model
 
 
 def kernels(of=None, tensor_parallel=1, number_format="bf16", absorbed=True, work=WORK):
-    return InferenceKernels(of or model(), work, tensor_parallel, number_format, absorbed)
+    return InferenceKernels(of or model(), work, tensor_parallel, number_format, absorbed, packed=True)
 
 
 def works(of=None, tensor_parallel=1, sms=0, stay=True, dispatched=True, **more):
@@ -77,7 +77,7 @@ def test_experts_of_one_rank_need_no_exchange():
 
 
 def test_experts_that_get_no_token_run_nothing():
-    idle = replace(WORK, rows=0, received=0)
+    idle = replace(WORK, rows=0)
     assert works(work=idle).of(EXPERT_LAYER).feed_forward == ()
 
 
@@ -92,8 +92,12 @@ def test_all_kernels_run_beside_what_communication_holds():
 def test_an_mtp_module_comes_behind_the_head():
     # the token that the model itself gives is what the module's embedding looks up
     work, ours = works().of(MTP_LAYER), kernels()
-    assert shape(work.before) == ["ends", "ends"]
-    assert calls(work.before) == [*ours.head(), *ours.mtp_input()]
+    assert shape(work.before) == ["ends", "ends", "ends"]
+    assert calls(work.before) == [*ours.head(), *ours.embedding(), *ours.mtp_input()]
+    # each of two ranks looks up the words that it has, for the tokens of both: 12 of 2 bytes a value
+    divided = works(tensor_parallel=2).of(MTP_LAYER).before
+    assert [step.name for step in divided] == ["gather", "ends", "ends", "scatter", "ends"]
+    assert divided[3].ring_bytes == 2 * TOKENS * model().hidden_size
     assert work.exchanges
     assert calls(work.attention) == list(ours.attention(MTP_LAYER))
 

@@ -40,10 +40,20 @@ def test_lognormal_numbers_are_cut_off_at_the_context():
 
 
 def test_means_of_distributions():
-    assert UniformTokens(kind="uniform", least=3, most=6).mean_of_all == 4.5
-    assert LognormalTokens(kind="lognormal", mean=70, sigma=1.0).mean_of_all == 70.0
-    assert spec(cached_tokens=12).mean_cached == 12.0
-    assert spec(cached_tokens={"kind": "uniform", "least": 0, "most": 9}).mean_cached == 4.5
+    assert UniformTokens(kind="uniform", least=3, most=6).mean_of_all(9) == 4.5
+    assert LognormalTokens(kind="lognormal", mean=70, sigma=1.0).mean_of_all(10**9) == pytest.approx(70.0)
+    assert LognormalTokens(kind="lognormal", mean=70, sigma=0.0).mean_of_all(80) == 70.0
+    assert LognormalTokens(kind="lognormal", mean=1, sigma=1.0).mean_of_all(0) == 0.0
+    assert spec(cached_tokens=12).mean_cached(99) == 12.0
+    assert spec(cached_tokens={"kind": "uniform", "least": 0, "most": 9}).mean_cached(99) == 4.5
+
+
+def test_a_distribution_that_is_cut_has_less_of_a_mean():
+    # what is drawn is cut the same way; a million draws find the mean to 0.2%
+    tokens = LognormalTokens(kind="lognormal", mean=1000, sigma=1.5)
+    drawn = tokens.draw(10**6, 2000, np.random.default_rng(1))
+    assert tokens.mean_of_all(2000) == pytest.approx(drawn.mean(), rel=2e-3)
+    assert tokens.mean_of_all(2000) < 700
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,33 @@ def test_a_rank_computes_as_the_fullest_of_its_group():
     assert min(rows(build(batch_per_gpu=128, gate=gate))) > 140
 
 
+@pytest.mark.parametrize("kind", ["decode-step", "prefill-step"])
+def test_at_their_own_pace_ranks_compute_what_they_get(kind):
+    # 64 tokens of each of 4 ranks, 2 experts each: 512 pairs in all, in each of 3 layers of two micro-batches
+    size = {"batch_per_gpu": 128} if kind == "decode-step" else {"tokens_per_gpu": 128}
+    fields = {"kind": kind, "gate": {"kind": "lognormal", "sigma": 1.0}, **size}
+    own, together = build(pace="own", **fields), build(**fields)
+    of_ranks = np.array(rows(own)).reshape(6, 4)
+    assert (of_ranks.sum(axis=1) == 512).all()
+    assert of_ranks.max(axis=1).tolist() == rows(together)
+    assert of_ranks[0].min() < of_ranks[0].max()
+    # the tokens to pack are of each rank too
+    if kind == "prefill-step":
+        packs = [calls_of(task.kernel.call)[0] for task in own.graph.tasks if task.name == "experts"]
+        assert [call.kind for call in packs] == ["pack"] * 24
+        assert len({call.tokens for call in packs}) > 1
+
+
+def test_a_rank_without_tokens_computes_nothing():
+    # one token of each of 4 ranks a micro-batch: 4 pairs of one expert each, all on the rank of the favourite
+    step = build(
+        pace="own", batch_per_gpu=2, gate={"kind": "lognormal", "sigma": 4.0}, experts_per_token=1, seed=3
+    )
+    idle = [task for task in step.graph.tasks if task.name == "experts" and task.kernel is None]
+    assert idle
+    assert all(task.duration_s == 0.0 for task in step.graph.priced(lambda _: 1.0).tasks if task in idle)
+
+
 def test_seeds_draw_other_loads_and_equal_ones_the_same():
     fields = {"batch_per_gpu": 1024, "gate": {"kind": "lognormal", "sigma": 1.0}}
     first, again, other = (build(seed=seed, **fields).graph for seed in (1, 1, 2))
