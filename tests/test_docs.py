@@ -4,7 +4,6 @@ import importlib
 import re
 import shlex
 import tomllib
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +18,7 @@ from simulator.layout import RankLayout
 from simulator.result import Result, flows_table
 from simulator.transfer_times import TransferTimes
 from support.clusters import network
+from support.tiny_scenarios import CASES, tiny_scenario
 from topologies.schema import EDGE_KINDS
 from workloads import WorkloadSpec
 from workloads.flops import describe
@@ -176,55 +176,9 @@ def test_worked_examples_hold(example: str):
 # What results hold
 
 
-@dataclass(frozen=True)
-class Case:
-    workload: str
-    model: str = "null"
-    files: dict[str, str] = field(default_factory=dict)
-
-
-# A tiny run of each workload kind.
-CASES = {
-    "collective": Case("{kind: collective, operation: all-to-all, size: 1 MB}"),
-    "expert-parallel": Case(
-        "{kind: expert-parallel, tokens_per_rank: 4, expert_parallel: 16, balance: eplb}", model="deepseek-v3"
-    ),
-    "flows": Case(
-        "{kind: flows, path: flows.csv}",
-        files={"flows.csv": "source,destination,size_bytes\n0,9,1e6\n"},
-    ),
-    "kernels": Case(
-        "{kind: kernels, calls: [{kind: norm, rows: 4, width: 64}, {kind: copy, size_bytes: 100}]}"
-    ),
-    "decode-step": Case(
-        "{kind: decode-step, expert_parallel: 16, batch_per_gpu: 4, cached_tokens: 16, mtp_acceptance: 0.8}",
-        model="deepseek-v3",
-    ),
-    "prefill-step": Case(
-        "{kind: prefill-step, expert_parallel: 16, prompt_tokens: 8, tokens_per_gpu: 16}", model="deepseek-v3"
-    ),
-    "training-step": Case(
-        "{kind: training-step, pipeline_parallel: 2, expert_parallel: 8, schedule: 1f1b, sequences_per_step: 16, "
-        "sequence_length: 16, ignore_memory: true}",
-        model="deepseek-v3",
-    ),
-}
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict[str, Result]:
-    found = {}
-    for kind, case in CASES.items():
-        folder = tmp_path_factory.mktemp(kind)
-        for name, content in case.files.items():
-            (folder / name).write_text(content)
-        (folder / "tiny.yaml").write_text(
-            "name: tiny\n"
-            "cluster: {node: h800, nodes: 2, topology: {kind: multi-plane-fat-tree}}\n"
-            f"model: {case.model}\ncosts: ideal\nworkload: {case.workload}\n"
-        )
-        found[kind] = simulate(load_scenario(folder / "tiny.yaml"))
-    return found
+    return {kind: simulate(tiny_scenario(kind, tmp_path_factory.mktemp(kind))) for kind in CASES}
 
 
 def test_every_workload_kind_has_a_case():
@@ -256,6 +210,7 @@ def test_the_summary_is_defined(results):
     of_models = {"decode-step", "prefill-step", "training-step"}
     only_some = {
         "balance": {"expert-parallel"},
+        "nccl_tests": {"nccl-tests"},
         "kernels": {"kernels", *of_models},
         "pipeline_ranks": {"training-step"},
         "memory": of_models,
@@ -272,6 +227,11 @@ def test_the_entries_of_kernels_are_defined(results):
     assert rows["`step_share_by_how`"] == list(HOWS)
     assert rows["`step_share_by_basis`"] == list(BASES)
     assert all(rows["`by_kernel`"] == list(row) for row in kernels["by_kernel"].values())
+
+
+def test_the_columns_of_measured_tables_are_defined(results):
+    rows = results["nccl-tests"].summary["nccl_tests"]
+    assert all(named_after("Each entry of `nccl_tests`") == set(row) for row in rows)
 
 
 def test_the_entries_of_waits_and_of_balance_are_defined(results):

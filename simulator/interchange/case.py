@@ -1,0 +1,44 @@
+"""What is exported: a scenario's cluster, network and priced tasks, before anything runs."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from simulator.cables import LinkCosts
+from simulator.layout import RankLayout
+from simulator.network import Network
+from simulator.run import link_costs
+from simulator.scenario import LoadedScenario
+from topologies import build_cluster
+from topologies.schema import ClusterGraph
+from workloads.tasks import TaskGraph
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scenario with what it is made of.
+
+    cluster: the graph of devices and cables; costs: by cable profile; network: compiled, a link for each cable
+    graph: with the durations of its kernels
+    """
+
+    loaded: LoadedScenario
+    cluster: ClusterGraph
+    costs: dict[str, LinkCosts]
+    network: Network
+    layout: RankLayout
+    graph: TaskGraph
+
+    @classmethod
+    def of(cls, loaded: LoadedScenario) -> Self:
+        """Return the case of a scenario."""
+        scenario = loaded.scenario
+        cluster = build_cluster(loaded.node, loaded.num_nodes, scenario.cluster.topology)
+        costs = link_costs(loaded.costs, scenario.cluster.link_profiles)
+        network = Network(cluster, costs, scenario.cluster.routing, scenario.seed, bundle=False)
+        layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
+        workload = scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
+        times = loaded.costs.kernel_times(loaded.node.gpu)
+        graph = workload.graph.priced(lambda kernel: times.cost(*kernel).seconds)
+        return cls(loaded, cluster, costs, network, layout, graph)

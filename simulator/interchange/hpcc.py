@@ -1,0 +1,167 @@
+"""A scenario's network and flows as the text that the HPCC simulator on ns-3 reads.
+
+Format: https://github.com/alibaba-edu/High-Precision-Congestion-Control, `mix/topology.txt`,
+`simulation/mix/flow.txt` and their reader `simulation/scratch/third.cc`. Topology: `nodes switches links`, then the
+switches' ids, then a line a link: `source target rate delay error_rate`. Flows: their number, then a line a flow, by
+rising start: `source target priority_group port size_bytes start_s`.
+
+A host is a NIC, so that the network is said whole; what lies within nodes is not. A NIC with ports in several planes
+has a link for each.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from simulator.interchange.acceptance import Acceptance
+from simulator.interchange.case import Case
+from simulator.interchange.network_flows import NetworkFlow, network_flows
+from simulator.interchange.schedule import Whole
+from simulator.units import UNITS
+
+FILES: Final = ("topology.txt", "flow.txt", "hosts.csv", "README.md")
+
+# third.cc: a node's id is two bytes of its address; sizes are read as 32 bits; each host numbers the ports of its
+# flows, in 16 bits, from 10000.
+MOST_NODES: Final = 2**16
+MOST_FLOW_BYTES: Final = 2**32 - 1
+MOST_FLOWS_OF_HOST: Final = 2**16 - 10_000
+_PRIORITY_GROUP: Final = 3  # as in the simulator's own flow.txt
+_PORT: Final = 100
+
+
+def write_hpcc(case: Case, folder: Path, accepted: Collection[str] = ()) -> None:
+    """Write `topology.txt`, `flow.txt`, `hosts.csv` and a `README.md` into a folder, made if need be.
+
+    accepted: names of `ACCEPTANCES`. Raises NotSayableError, before anything is written, for what the format cannot
+    say and the user has not accepted to lose.
+    """
+    acceptance = Acceptance("the HPCC format", accepted)
+    if case.loaded.scenario.faults:
+        acceptance.refuse("faults and stragglers; take them out with --set 'faults=[]'")
+    topology = _Topology(case, acceptance)
+    flows = network_flows(case, acceptance)
+    acceptance.check()
+    flow_lines = _flow_lines(flows, topology, acceptance)
+    acceptance.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = (topology.lines(), flow_lines, topology.host_lines(), _about(case, flows, acceptance))
+    for name, lines in zip(FILES, contents, strict=True):
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+class _Topology:
+    """Hosts, switches and links. Hosts come first, in the order of nodes and NICs.
+
+    host_of_nic: name in the cluster graph -> id
+    """
+
+    def __init__(self, case: Case, acceptance: Acceptance) -> None:
+        vertices = case.cluster.nodes(data=True)
+        nics = sorted((data["node"], data["index"], name) for name, data in vertices if data["kind"] == "nic")
+        switches = [name for name, data in vertices if data["kind"] == "switch"]
+        if not switches:
+            acceptance.refuse("a cluster without a network between its nodes")
+        acceptance.needs("network-only", "nodes have GPUs, NVLink and PCIe")
+        if len(nics) + len(switches) > MOST_NODES:
+            acceptance.refuse(
+                f"{len(nics) + len(switches):,} NICs and switches; it addresses {MOST_NODES:,} at most"
+            )
+        self._nics = nics
+        self.host_of_nic = {name: host for host, (_, _, name) in enumerate(nics)}
+        self._switches = {name: len(nics) + place for place, name in enumerate(switches)}
+        if case.loaded.scenario.cluster.routing != "ecmp":
+            acceptance.needs("routing", f"routing is {case.loaded.scenario.cluster.routing}")
+        self._links = self._joined(case, acceptance)
+
+    def _joined(self, case: Case, acceptance: Acceptance) -> list[str]:
+        """Return the lines of links: one for both directions, parallel cables as one of their summed rate."""
+        cables, ids = case.network.cables, self.host_of_nic | self._switches
+        rate: dict[tuple[int, int], float] = {}
+        delay_s: dict[tuple[int, int], float] = {}
+        columns = zip(
+            cables.source.tolist(),
+            cables.target.tolist(),
+            cables.kind.tolist(),
+            cables.profile.tolist(),
+            cables.capacity_bytes_per_s.tolist(),
+            strict=True,
+        )
+        for source, target, kind, profile, bytes_per_s in columns:
+            if source not in ids or target not in ids or ids[source] > ids[target]:
+                continue
+            ends = ids[source], ids[target]
+            if ends in rate:
+                acceptance.needs("bundled-cables", f"{source} and {target} are joined by several cables")
+            rate[ends] = rate.get(ends, 0.0) + bytes_per_s
+            costs = case.costs[profile]
+            # end to end through one switch is twice a NIC's cable; each further switch is one cable more
+            delay_s[ends] = costs.latency_s / 2 if kind == "nic" else costs.switch_latency_s
+        return [
+            f"{source} {target} {_gbps(rate[source, target])}Gbps {_ms(delay_s[source, target])}ms 0"
+            for source, target in sorted(rate)
+        ]
+
+    def lines(self) -> list[str]:
+        """Return the lines of topology.txt."""
+        count = len(self._nics) + len(self._switches)
+        ids = " ".join(map(str, self._switches.values()))
+        return [f"{count} {len(self._switches)} {len(self._links)}", ids, *self._links]
+
+    def host_lines(self) -> list[str]:
+        """Return the lines of hosts.csv: what each id is in the cluster."""
+        names = {**self.host_of_nic, **self._switches}
+        return ["id,name", *(f"{number},{name}" for name, number in names.items())]
+
+
+def _gbps(bytes_per_s: float) -> str:
+    return f"{bytes_per_s / UNITS['bytes per second']['Gbit/s']:.12g}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds / UNITS['time']['ms']:.9g}"
+
+
+def _flow_lines(flows: list[NetworkFlow], topology: _Topology, acceptance: Acceptance) -> list[str]:
+    """Return the lines of flow.txt, and refuse what its numbers do not hold."""
+    whole: dict[tuple[str, str], Whole] = {}
+    lines: list[tuple[float, str]] = []
+    of_host: dict[str, int] = {}
+    for flow in sorted(flows, key=lambda flow: flow.start_s):
+        size_bytes = whole.setdefault((flow.source, flow.target), Whole()).next(flow.size_bytes)
+        if size_bytes == 0:
+            acceptance.needs("empty-flows", f"{flow.name} sends less than a byte from {flow.source}")
+            continue
+        if size_bytes > MOST_FLOW_BYTES:
+            acceptance.refuse(
+                f"a flow of {flow.name} with {size_bytes:,} bytes; it reads at most {MOST_FLOW_BYTES:,}, so that the "
+                "scenario's sizes must be smaller"
+            )
+        of_host[flow.source] = of_host.get(flow.source, 0) + 1
+        source, target = topology.host_of_nic[flow.source], topology.host_of_nic[flow.target]
+        start = f"{flow.start_s:.9f}"
+        lines.append((float(start), f"{source} {target} {_PRIORITY_GROUP} {_PORT} {size_bytes} {start}"))
+    most = max(of_host.values(), default=0)
+    if most > MOST_FLOWS_OF_HOST:
+        acceptance.refuse(f"{most:,} flows from one NIC; it has ports for {MOST_FLOWS_OF_HOST:,}")
+    return [str(len(lines)), *(line for _, line in lines)]
+
+
+def _about(case: Case, flows: list[NetworkFlow], acceptance: Acceptance) -> list[str]:
+    """Return the lines of the file beside the text."""
+    total = sum(flow.size_bytes for flow in flows)
+    return [
+        f"# {case.loaded.scenario.name}",
+        "",
+        "- `topology.txt` and `flow.txt` are what the HPCC simulator on ns-3 reads as TOPOLOGY_FILE and FLOW_FILE; "
+        "`hosts.csv` says which NIC or switch each id is.",
+        "- Rates are those of datasheets. A NIC's link has half of the latency through one switch that the cost "
+        "table gives, software included, and a link between switches that of a further switch.",
+        f"- Flows: {len(flows):,} between NICs, {total:,.0f} bytes; sizes are whole bytes, so that the sum of any "
+        "pair's is right to a half. Starts are seconds, to a nanosecond; start-ups of kernels have passed.",
+        "- Congestion control, buffers and headers are those of the simulator that reads it.",
+        "",
+        "Accepted:",
+        "",
+        *(f"- {line}" for line in acceptance.lines()),
+    ]
