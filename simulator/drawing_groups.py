@@ -1,7 +1,7 @@
 """Pictures of Slim Fly and Dragonfly: groups of routers, and a closer look at one of them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from simulator.drawing_parts import DARK, FAINT, WIDTH_IN, colour_of, new_figure, new_panel, write
 from topologies import ClusterGraph
 
-_HEIGHT_IN: Final = 6.6
-_LEFT_IN: Final = 7.4
+HEIGHT_IN: Final = 6.6
+LEFT_IN: Final = 7.4
 _MOST_GROUPS: Final = 32
 MOST_MEMBERS: Final = 64
 
@@ -38,15 +38,10 @@ def draw_groups(graph: ClusterGraph, in_rows: bool, closer: Closer, title: str, 
     for vertex, data in graph.nodes.items():
         if data["kind"] == "switch":
             groups.setdefault(data["group"], []).append(vertex)
-    centres = _two_rows(len(groups)) if in_rows else _circle(len(groups), 2.35)
-    radius = _room(centres) * 0.34
-    place: dict[str, Point] = {}
-    group_of: dict[str, int] = {}
-    for (group, members), (x, y) in zip(sorted(groups.items()), centres, strict=True):
-        for member, (dx, dy) in zip(members, _ring(len(members), radius), strict=True):
-            place[member], group_of[member] = (x + dx, y + dy), group
-    figure = new_figure(title, subtitle, _HEIGHT_IN)
-    axes = new_panel(figure, 0, 0, _LEFT_IN, _HEIGHT_IN)
+    centres, radius, place = group_places([members for _, members in sorted(groups.items())], in_rows)
+    group_of = {member: group for group, members in groups.items() for member in members}
+    figure = new_figure(title, subtitle, HEIGHT_IN)
+    axes = new_panel(figure, 0, 0, LEFT_IN, HEIGHT_IN)
     pairs = {(one, other) for one, other in graph.edges() if one in place and other in place and one < other}
     local = [pair for pair in sorted(pairs) if group_of[pair[0]] == group_of[pair[1]]]
     far = [pair for pair in sorted(pairs) if group_of[pair[0]] != group_of[pair[1]]]
@@ -56,7 +51,7 @@ def draw_groups(graph: ClusterGraph, in_rows: bool, closer: Closer, title: str, 
     size = max(6.0, min(50.0, (radius * 72 * 2.2 / max(len(closer.pairs) ** 0.5, 3)) ** 2))
     for name, (x, y) in place.items():
         axes.scatter([x], [y], s=size, color=colour_of(group_of[name]), zorder=3, linewidths=0)
-    _write_groups(axes, centres, radius, in_rows, list(groups))
+    write_groups(axes, centres, radius, in_rows, list(groups))
     _draw_closer(figure, closer)
     return figure
 
@@ -65,8 +60,8 @@ def draw_group_summary(
     num_groups: int, in_rows: bool, between: str, closer: Closer, title: str, subtitle: str
 ) -> Figure:
     """Return the picture of a large network of routers: its groups, as many as can be seen, and one of them."""
-    figure = new_figure(title, subtitle, _HEIGHT_IN)
-    axes = new_panel(figure, 0, 0, _LEFT_IN, _HEIGHT_IN)
+    figure = new_figure(title, subtitle, HEIGHT_IN)
+    axes = new_panel(figure, 0, 0, LEFT_IN, HEIGHT_IN)
     shown = num_groups if num_groups <= 2 * _MOST_GROUPS and in_rows else min(num_groups, _MOST_GROUPS)
     centres = _two_rows(shown) if in_rows else _circle(shown, 2.5)
     half = shown // 2
@@ -80,21 +75,21 @@ def draw_group_summary(
     for number, (x, y) in enumerate(centres):
         axes.scatter([x], [y], s=size, color=colour_of(number), zorder=3, linewidths=0)
     some = "" if shown == num_groups else f", of which {shown} are drawn"
-    write(axes, _LEFT_IN / 2, _HEIGHT_IN - 0.25, f"{num_groups:,} groups (dots){some}", 9, weight="bold")
-    write(axes, _LEFT_IN / 2, 0.25, between, 8.5)
+    write(axes, LEFT_IN / 2, HEIGHT_IN - 0.25, f"{num_groups:,} groups (dots){some}", 9, weight="bold")
+    write(axes, LEFT_IN / 2, 0.25, between, 8.5)
     _draw_closer(figure, closer)
     return figure
 
 
 def _draw_closer(figure: Figure, closer: Closer) -> None:
     """Draw one group at the right of the picture."""
-    width = WIDTH_IN - _LEFT_IN - 0.2
-    axes = new_panel(figure, _LEFT_IN, 0, width, _HEIGHT_IN)
-    x, y = width / 2, _HEIGHT_IN - 2.35
+    width = WIDTH_IN - LEFT_IN - 0.2
+    axes = new_panel(figure, LEFT_IN, 0, width, HEIGHT_IN)
+    x, y = width / 2, HEIGHT_IN - 2.35
     routers = "router" if closer.num_routers == 1 else "routers"
     shown = min(closer.num_routers, MOST_MEMBERS)
     some = "" if shown == closer.num_routers else f", of which {shown} are drawn"
-    write(axes, x, _HEIGHT_IN - 0.25, f"A group: {closer.num_routers:,} {routers}{some}", 9, weight="bold")
+    write(axes, x, HEIGHT_IN - 0.25, f"A group: {closer.num_routers:,} {routers}{some}", 9, weight="bold")
     ring = [(x + dx, y + dy) for dx, dy in _ring(shown, 1.6)]
     lines = [(ring[one], ring[other]) for one, other in closer.pairs if other < shown]
     _draw_lines(axes, lines, colour_of(0), 0.7, _faint(len(lines)))
@@ -105,13 +100,27 @@ def _draw_closer(figure: Figure, closer: Closer) -> None:
         write(axes, x, y - 2.15 - 0.28 * number, line, 8.5)
 
 
-def _write_groups(axes: Axes, centres: list[Point], radius: float, in_rows: bool, numbers: list[int]) -> None:
+def group_places(
+    groups: Sequence[Sequence[str]], in_rows: bool
+) -> tuple[list[Point], float, dict[str, Point]]:
+    """Return the centre of each group, how far from it its routers are, and the place of each router."""
+    centres = _two_rows(len(groups)) if in_rows else _circle(len(groups), 2.35)
+    radius = _room(centres) * 0.34
+    place = {
+        member: (x + dx, y + dy)
+        for members, (x, y) in zip(groups, centres, strict=True)
+        for member, (dx, dy) in zip(members, _ring(len(members), radius), strict=True)
+    }
+    return centres, radius, place
+
+
+def write_groups(axes: Axes, centres: list[Point], radius: float, in_rows: bool, numbers: list[int]) -> None:
     """Write the number of each group beside it."""
     for number, (x, y) in zip(sorted(numbers), centres, strict=True):
         if in_rows:
-            dx, dy = 0.0, (radius + 0.22) * (1 if y > _HEIGHT_IN / 2 else -1)
+            dx, dy = 0.0, (radius + 0.22) * (1 if y > HEIGHT_IN / 2 else -1)
         else:
-            out_x, out_y = x - _LEFT_IN / 2, y - _HEIGHT_IN / 2
+            out_x, out_y = x - LEFT_IN / 2, y - HEIGHT_IN / 2
             away = math.hypot(out_x, out_y)
             # To the side of a group its name needs more room than above it.
             dx, dy = (
@@ -135,7 +144,7 @@ def _faint(count: int) -> float:
 
 def _circle(count: int, radius: float) -> list[Point]:
     """Return places around the middle of the left panel."""
-    middle = (_LEFT_IN / 2, _HEIGHT_IN / 2)
+    middle = (LEFT_IN / 2, HEIGHT_IN / 2)
     return [(middle[0] + dx, middle[1] + dy) for dx, dy in _ring(count, radius)]
 
 
@@ -150,9 +159,9 @@ def _ring(count: int, radius: float) -> list[Point]:
 def _two_rows(count: int) -> list[Point]:
     """Return places in an upper and a lower row of the left panel."""
     half = count // 2
-    step = (_LEFT_IN - 0.6) / half
+    step = (LEFT_IN - 0.6) / half
     row = [0.3 + (number + 0.5) * step for number in range(half)]
-    return [(x, _HEIGHT_IN - 1.35) for x in row] + [(x, 1.35) for x in row]
+    return [(x, HEIGHT_IN - 1.35) for x in row] + [(x, 1.35) for x in row]
 
 
 def _room(centres: list[Point]) -> float:

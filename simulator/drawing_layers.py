@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ from simulator.drawing_parts import (
 from topologies import ClusterGraph
 
 LAYERS: Final = ("core", "spine", "router", "leaf")
+NIC_LINES: Final = "NICs"  # label of what hangs below a switch
 PLURALS: Final = {"core": "cores", "spine": "spines", "router": "routers", "leaf": "leaves"}
 _ROW_IN: Final = 1.35
 _MARGIN_IN: Final = 0.25
@@ -34,8 +36,10 @@ _BOX_IN: Final = 0.34
 class Panel:
     """One plane: its layers from the top down.
 
-    switches: layer -> its switches, with the number that gives their colour; cables: (lower, upper) -> how many;
+    switches: layer -> its switches, with their colour; cables: (lower, upper) -> how many;
     nics: switch -> how many NICs hang on it
+    cable_colours: (lower, upper) -> colour, of those that do not have their lower switch's, the last drawn on top
+    nic_colours: switch -> the colour of each of its NICs' cables, where they are not all alike
     """
 
     title: str
@@ -43,6 +47,8 @@ class Panel:
     switches: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     cables: Counter[tuple[str, str]] = field(default_factory=Counter)
     nics: Counter[str] = field(default_factory=Counter)
+    cable_colours: dict[tuple[str, str], str] = field(default_factory=dict)
+    nic_colours: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def widest(self) -> int:
@@ -95,7 +101,11 @@ def _grid(
     figure = new_figure(title, subtitle, rows * height_in + 0.1)
     width = (WIDTH_IN - 2 * _MARGIN_IN - (columns - 1) * _GAP_IN) / columns
     places = [
-        (_MARGIN_IN + number % columns * (width + _GAP_IN), (rows - 1 - number // columns) * height_in, width)
+        (
+            _MARGIN_IN + number % columns * (width + _GAP_IN),
+            (rows - 1 - number // columns) * height_in,
+            width,
+        )
         for number in range(num_panels)
     ]
     return figure, places
@@ -128,16 +138,19 @@ def _draw_cables(axes: Axes, panel: Panel, place: dict[str, tuple[float, float]]
     """Draw a line for each pair of switches that cables join, the wider the more there are."""
     crowd = max(0.25, min(0.8, 60 / max(len(panel.cables), 1)))
     colour_of_switch = {name: colour for row in panel.switches.values() for name, colour in row}
+    own = panel.cable_colours
+    thinnest, thickest = (1.2, 1.8) if own else (0.5, 4.0)
+    pairs = [*(pair for pair in panel.cables if pair not in own), *own]
     lines = [
         [(place[one][0], place[one][1] + _BOX_IN / 2), (place[other][0], place[other][1] - _BOX_IN / 2)]
-        for one, other in panel.cables
+        for one, other in pairs
     ]
     axes.add_collection(
         LineCollection(
             lines,
-            colors=[colour_of_switch[one] for one, _ in panel.cables],
-            linewidths=[min(0.5 + 0.35 * (count - 1), 4.0) for count in panel.cables.values()],
-            alpha=crowd,
+            colors=[own.get(pair, colour_of_switch[pair[0]]) for pair in pairs],
+            linewidths=[min(thinnest + 0.35 * (panel.cables[pair] - 1), thickest) for pair in pairs],
+            alpha=1.0 if own else crowd,
             zorder=1,
         )
     )
@@ -153,11 +166,13 @@ def _draw_nics(axes: Axes, panel: Panel, place: dict[str, tuple[float, float]], 
     each = all(fits(text, step * 0.95, 7) for text in texts)
     for (name, _), text in zip(holders, texts, strict=True):
         x, y = place[name]
-        for offset in (-0.06, 0.0, 0.06):
-            reach = min(1.0, step / 0.3)
-            axes.plot(
-                [x + offset * reach * 0.5, x + offset * reach], [y - 0.17, y - 0.34], color=FAINT, lw=0.7
-            )
+        colours, reach, width_pt = [FAINT] * 3, 0.06 * min(1.0, step / 0.3), 0.7
+        if name in panel.nic_colours:
+            colours, width_pt = panel.nic_colours[name], 1.2
+            reach = min(0.42 * step, 0.03 * (len(colours) - 1))
+        offsets = np.linspace(-reach, reach, len(colours))
+        lines = [[(x + offset * 0.5, y - 0.17), (x + offset, y - 0.34)] for offset in offsets]
+        axes.add_collection(LineCollection(lines, colors=colours, linewidths=width_pt, label=NIC_LINES))
         if each:
             write(axes, x, y - 0.44, text, 7, FAINT)
     if not each:
@@ -169,12 +184,16 @@ def _draw_nics(axes: Axes, panel: Panel, place: dict[str, tuple[float, float]], 
 
 @dataclass(frozen=True)
 class Summary:
-    """A large plane in words: its layers from the top down, NICs last, and the cables between each and the next."""
+    """A large plane in words: its layers from the top down, NICs last, and the cables between each and the next.
+
+    band_colours: of the bands of cables, where they do not have the plane's
+    """
 
     title: str
     colour: str
     rows: tuple[str, ...]
     bands: tuple[str, ...]
+    band_colours: tuple[str, ...] = ()
 
 
 def draw_summaries(summaries: list[Summary], title: str, subtitle: str) -> Figure:
@@ -199,7 +218,11 @@ def _draw_stack(axes: Axes, x: float, top: float, width: float, step: float, sum
         if row < last:
             draw_box(axes, x, y, width, 0.42, summary.colour, [text], 8)
             below = (x, y - step + (0.21 if row + 1 < last else 0.12), width)
-            draw_band(axes, below, (x, y - 0.21, width), summary.colour, summary.bands[row], 7.5)
+            above = (x, y - 0.21, width)
+            if summary.band_colours:
+                draw_band(axes, below, above, summary.band_colours[row], summary.bands[row], 7, opaque=True)
+            else:
+                draw_band(axes, below, above, summary.colour, summary.bands[row], 7.5)
         else:
             write(axes, x, y, text, 8)
 

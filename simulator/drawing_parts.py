@@ -91,8 +91,13 @@ def draw_band(
     colour: str,
     text: str,
     size: float,
+    *,
+    opaque: bool = False,
 ) -> None:
-    """Draw a bundle of cables: a band between two boxes, each given by its centre, its edge's height and width."""
+    """Draw a bundle of cables: a band between two boxes, each given by its centre, its edge's height and width.
+
+    opaque: in its full colour, with the text on a ground of its own
+    """
     (low_x, low_y, low_width), (high_x, high_y, high_width) = below, above
     corners = [
         (low_x - low_width / 2, low_y),
@@ -100,6 +105,9 @@ def draw_band(
         (high_x + high_width / 2, high_y),
         (high_x - high_width / 2, high_y),
     ]
-    axes.add_patch(Polygon(corners, closed=True, facecolor=colour, alpha=0.22, linewidth=0, zorder=1))
+    alpha = 1.0 if opaque else 0.22
+    axes.add_patch(Polygon(corners, closed=True, facecolor=colour, alpha=alpha, linewidth=0, zorder=1))
     if text:
-        write(axes, (low_x + high_x) / 2, (low_y + high_y) / 2, text, size)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        ground: dict[str, Any] = {"bbox": white} if opaque else {}
+        write(axes, (low_x + high_x) / 2, (low_y + high_y) / 2, text, size, DARK, **ground)

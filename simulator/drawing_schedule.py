@@ -50,6 +50,7 @@ _BOX: Final = 0.86  # of a row's height
 _SIZES: Final = (7.0, 6.0, 5.0)  # points of numbers; the largest that fits most boxes
 _MOST: Final = 0.8  # that is this share of them
 _ROUNDING: Final = 1e-9
+_MOST_SHAPES: Final = 3_000  # boxes beyond which all are pixels, also in SVG, which would take many megabytes
 
 
 class _Box(NamedTuple):
@@ -172,6 +173,7 @@ def _draw_boxes(axes: Axes, boxes: list[_Box], size: float, row_in: float, inch:
     """Draw boxes, each with its number if that fits; inch: of a unit of time."""
     alike: dict[tuple[int, float, float, str], list[tuple[float, float]]] = {}
     numbered: dict[str, list[_Box]] = {}
+    dense = len(boxes) > _MOST_SHAPES
     for box in boxes:
         key = (box.line, box.top, box.bottom, box.colour)
         alike.setdefault(key, []).append((box.start, box.end - box.start))
@@ -181,14 +183,19 @@ def _draw_boxes(axes: Axes, boxes: list[_Box], size: float, row_in: float, inch:
             numbered.setdefault(ink, []).append(box)
     for (line, top, bottom, colour), spans in alike.items():
         axes.broken_barh(
-            spans, (line + top, bottom - top), facecolors=colour, edgecolors="white", linewidth=0.3
+            spans,
+            (line + top, bottom - top),
+            facecolors=colour,
+            edgecolors="white",
+            linewidth=0.3,
+            rasterized=dense,
         )
     for ink, those in numbered.items():
-        _write_numbers(axes, those, size, ink)
+        _write_numbers(axes, those, size, ink).set_rasterized(dense)
 
 
-def _write_numbers(axes: Axes, boxes: list[_Box], size: float, ink: str) -> None:
-    """Write the numbers of boxes, all as one: thousands of texts would take many seconds."""
+def _write_numbers(axes: Axes, boxes: list[_Box], size: float, ink: str) -> PathCollection:
+    """Write the numbers of boxes and return them, all as one: thousands of texts would take many seconds."""
     shapes: dict[str, Path] = {}
     for label in dict.fromkeys(box.label for box in boxes):
         shape = TextPath((0, 0), label, size=size)
@@ -208,6 +215,7 @@ def _write_numbers(axes: Axes, boxes: list[_Box], size: float, ink: str) -> None
     assert figure is not None
     numbers.set_transform(Affine2D().scale(1 / 72) + figure.dpi_scale_trans)
     axes.add_collection(numbers, autolim=False)
+    return numbers
 
 
 def _lightness(colour: str) -> float:

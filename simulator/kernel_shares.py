@@ -1,7 +1,7 @@
 """What the kernels of a step cost, and how much of the step rests on which kind of figure."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,12 @@ import pandas as pd
 from simulator.figures import HOWS
 from simulator.kernel_times import BASES, KernelCost
 from simulator.task_columns import NONE, distinct_kernels, fold_sizes, rank_of_task
+from topologies.node import GpuSpec
 from workloads.kernel_call import calls_of
 from workloads.tasks import ComputeKernel, TaskGraph, TaskTimes
 
 CostOf = Callable[[ComputeKernel], KernelCost]
+_COLUMNS: Final = ("kernel", "how", "basis", "calls", "seconds", "flops", "bytes", "arithmetic")
 
 
 def kernel_columns(graph: TaskGraph, cost_of: CostOf) -> dict[str, pd.api.extensions.ExtensionArray]:
@@ -30,12 +32,22 @@ def kernel_columns(graph: TaskGraph, cost_of: CostOf) -> dict[str, pd.api.extens
     }
 
 
+def peaks(gpu: GpuSpec) -> dict[str, float]:
+    """Return what a GPU could do at most, for the summary: its datasheet's dense peaks and its memory's bandwidth."""
+    return {
+        "fp8_flops_per_s": gpu.peak_fp8,
+        "bf16_flops_per_s": gpu.peak_bf16,
+        "memory_bytes_per_s": gpu.memory_bandwidth,
+    }
+
+
 def kernel_summary(graph: TaskGraph, times: TaskTimes, cost_of: CostOf) -> dict[str, Any]:
     """Return what priced kernels took, empty where there are none; a task counts for every rank of its fold.
 
     step_share_by_how, step_share_by_basis: of the time of all ranks that have tasks, by how the figure that rules
     was obtained, and by what the cost rests on
-    by_kernel: by kind: calls, seconds (of all ranks together), step_share, flops_per_s, bytes_per_s
+    by_kernel: by kind: calls, seconds (of all ranks together), step_share, flops_per_s, bytes_per_s, and arithmetic:
+    the format of its products, None for a kernel that only moves bytes
     """
     kernels, kernel_of_task = distinct_kernels(graph)
     if not kernels:
@@ -59,10 +71,11 @@ def kernel_summary(graph: TaskGraph, times: TaskTimes, cost_of: CostOf) -> dict[
                 stretch * cost.seconds,
                 count * call.flops,
                 count * call.moved_bytes,
+                call.arithmetic or "",
             )
             for call, cost in parts
         ]
-    table = pd.DataFrame(rows, columns=["kernel", "how", "basis", "calls", "seconds", "flops", "bytes"])
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     return {
         "step_share_by_how": _shares(table, "how", HOWS, rank_time_s),
         "step_share_by_basis": _shares(table, "basis", BASES, rank_time_s),
@@ -80,7 +93,7 @@ def _shares(table: pd.DataFrame, by: str, order: tuple[str, ...], rank_time_s: f
     }
 
 
-def _of_kernel(rows: pd.DataFrame, rank_time_s: float) -> dict[str, float]:
+def _of_kernel(rows: pd.DataFrame, rank_time_s: float) -> dict[str, Any]:
     """Return what the calls of one kind took."""
     seconds = float(rows["seconds"].sum())
     return {
@@ -89,4 +102,5 @@ def _of_kernel(rows: pd.DataFrame, rank_time_s: float) -> dict[str, float]:
         "step_share": seconds / rank_time_s if rank_time_s else 0.0,
         "flops_per_s": float(rows["flops"].sum()) / seconds if seconds else 0.0,
         "bytes_per_s": float(rows["bytes"].sum()) / seconds if seconds else 0.0,
+        "arithmetic": rows["arithmetic"].iloc[0] or None,
     }

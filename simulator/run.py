@@ -20,7 +20,7 @@ from simulator.faults import (
     touches_switch_cables,
 )
 from simulator.input_error import InputError
-from simulator.kernel_shares import CostOf, kernel_columns, kernel_summary
+from simulator.kernel_shares import CostOf, kernel_columns, kernel_summary, peaks
 from simulator.kernel_times import KernelCost
 from simulator.layout import RankLayout
 from simulator.network import Network
@@ -172,7 +172,7 @@ def _assemble(step: _Step, recording: Recording) -> Result:
     summary["bounds_s"] = {"busiest_link": float((links["bytes"] / links["effective_bytes_per_s"]).max())}
     summary["waits"] = waits.of_collective
     if kernels := kernel_summary(graph, times, step.cost_of):
-        summary["kernels"] = kernels
+        summary["kernels"] = {**kernels, "peaks": peaks(loaded.node.gpu)}
     before = step.workload.before_balancing
     if before and step.routes_known:
         unbalanced = _bytes_before(before, network, layout, loaded.costs)

@@ -65,6 +65,11 @@ def test_shares_add_up_and_name_what_they_rest_on(tmp_path):
     assert kernels["by_kernel"]["norm"]["bytes_per_s"] == pytest.approx(
         4 * 2 * 4096 * 7168 / took_s[3], rel=1e-3
     )
+    assert [kernels["by_kernel"][name]["arithmetic"] for name in ("gemm-fp8", "norm")] == ["fp8", None]
+    # an H800: H100's dense peaks and its memory (topologies/node.py)
+    assert kernels["peaks"] == pytest.approx(
+        {"fp8_flops_per_s": 1978.9e12, "bf16_flops_per_s": 989.4e12, "memory_bytes_per_s": 3.35e12}, rel=1e-3
+    )
 
 
 def test_the_sources_of_kernels_that_ran_are_told_and_no_others(tmp_path):

@@ -1,0 +1,10 @@
+"""Pictures of a result's tables. Plots take tables and return axes or figures; they never compute results."""
+
+from simulator.plots.computing_map import plot_computing
+from simulator.plots.overview import draw_overview
+from simulator.plots.picture import Picture
+from simulator.plots.result_pictures import result_pictures
+from simulator.plots.saving import save_figure
+from simulator.plots.sweep import draw_sweep
+
+__all__ = ["Picture", "draw_overview", "draw_sweep", "plot_computing", "result_pictures", "save_figure"]
