@@ -46,18 +46,17 @@ def run(
 
 def _save(result: "Result", out: Path) -> None:
     """Write everything that `--out` holds."""
-    from simulator.drawing_schedule import draw_schedule
-    from simulator.plots import draw_overview, save_figure
+    from simulator.plots import result_pictures, save_figure
+    from simulator.report_page import read_images, report_page
     from simulator.trace import chrome_trace
 
     try:
         result.save(out)
-        (out / "trace.json").write_text(chrome_trace(result.tasks, result.phases), "utf-8")
-        save_figure(draw_overview(result), out / "overview.png")
-        if len(result.phases):
-            summary = result.summary
-            save_figure(
-                draw_schedule(result.phases, summary["scenario"], summary["question"]), out / "schedule.png"
-            )
+        (out / "trace.json").write_text(chrome_trace(result), "utf-8")
+        pictures = result_pictures(result)
+        for picture in pictures:
+            for suffix in ("png", "svg"):
+                save_figure(picture.figure, out / f"{picture.name}.{suffix}")
+        (out / "report.html").write_text(report_page(result, read_images(pictures, out)), "utf-8")
     except OSError as error:
         raise InputError(str(out), None, None, f"cannot write there: {error.strerror}") from error

@@ -69,9 +69,10 @@ def test_out_holds_what_it_promises_and_loads_again(monkeypatch, capsys, small, 
     assert railplane(monkeypatch, "run", small, "--json", "--out", out) == 0
     summary = json.loads(capsys.readouterr().out)
     tables = {"tasks.parquet", "phases.parquet", "flows.parquet", "links.parquet", "link_timeline.parquet"}
+    pictures = {"overview", "network_load", "gpu_links", "utilisation_map", "utilisation_lines"}
     assert {path.name for path in out.iterdir()} == tables | {
-        "summary.json", "scenario.yaml", "trace.json", "overview.png",
-    }  # fmt: skip
+        f"{picture}.{kind}" for picture in pictures for kind in ("png", "svg")
+    } | {"summary.json", "scenario.yaml", "trace.json", "report.html"}  # fmt: skip
     result = Result.load(out)
     assert result.summary == summary
     # 16 ranks send to their own node (the 7 others there) and to the other node, in dispatch and in combine.
@@ -205,7 +206,7 @@ def test_two_processes_with_other_hash_seeds_write_the_same_bytes(small, tmp_pat
         )
         found.append(digests(out))
     assert found[0] == found[1]
-    assert len(found[0]) == 9
+    assert {"summary.json", "trace.json", "report.html", "overview.svg"} <= set(found[0])
 
 
 def test_the_order_of_keys_changes_nothing_but_the_resolved_text(monkeypatch, capsys, small, tmp_path):

@@ -9,6 +9,8 @@ from rich.console import Console
 from simulator import load_scenario, simulate
 from simulator.report import print_report
 from simulator.report_inference import memory_by_part_table
+from simulator.report_parts import ReportTable
+from simulator.report_tables import print_block
 
 SCENARIO = """
 name: tiny
@@ -19,9 +21,9 @@ workload: {kind: decode-step, expert_parallel: 16, batch_per_gpu: 64, cached_tok
 """
 
 
-def printed(what: object) -> str:
+def printed(what: ReportTable) -> str:
     shown = io.StringIO()
-    Console(width=100, file=shown).print(what)
+    print_block(what, Console(width=100, file=shown))
     return shown.getvalue()
 
 

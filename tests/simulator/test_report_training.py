@@ -1,20 +1,20 @@
-"""What the report says of a training step, in a terminal of 100 columns."""
+"""What the report says of a training step, in a terminal of 80 columns."""
 
 import io
 from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
-from simulator.report import show_metric
+from simulator.report_parts import ReportTable
+from simulator.report_tables import print_block
 from simulator.report_training import memory_table, pipeline_ranks_table
 
 
-def printed(table: Table) -> list[list[str]]:
-    """Return the words of each line, as a terminal of 100 columns shows them."""
+def printed(table: ReportTable) -> list[list[str]]:
+    """Return the words of each line, as a terminal of 80 columns shows them."""
     shown = io.StringIO()
-    Console(width=100, file=shown).print(table)
+    print_block(table, Console(width=80, file=shown))
     text = shown.getvalue()
     assert "…" not in text  # nothing is cut
     return [line.split() for line in text.splitlines() if line.strip()]
@@ -55,8 +55,9 @@ def test_pipeline_ranks_have_a_line_each_in_one_unit():
 
 
 def test_memory_is_set_against_what_the_gpu_has():
-    title, _, _, line = printed(memory_table([memory_row(7, 10e9)], 80e9))
+    title, head, _, line = printed(memory_table([memory_row(7, 10e9)], 80e9))
     assert " ".join(title) == "Memory of a GPU (GB), which has 80 GB"
+    assert " ".join(head) == ("Rank weights gradients optimizer activations working buffers total of GPU")
     assert line == ["7", *["10"] * 6, "60", "75%"]
 
 
@@ -66,14 +67,3 @@ def test_long_tables_are_cut_and_say_so(count: int):
     assert [line[0] for line in lines if line[0].isdigit()] == [str(rank) for rank in range(32)]
     title = " ".join(word for line in lines[:2] for word in line)
     assert ("the first 32 of 33, the others in summary.json" in title) == (count > 32)
-
-
-def test_metrics_are_shown_in_what_their_names_say():
-    assert show_metric("flops_per_s_per_gpu_causal", 3.85e14) == "385 TFLOP/s"
-    assert show_metric("mfu_non_causal", 0.4321) == "43.2%"
-    assert show_metric("memory_bytes_per_gpu", 81.5e9) == "81.5 GB"
-    assert show_metric("exposed_communication_s", 0.25) == "250 ms"
-    assert show_metric("tokens_per_day", 7.5e9) == "7.5 B"
-    assert show_metric("tokens_per_step", 1048576) == "1,048,576"
-    assert show_metric("dispatch_wire_bytes_per_s", 4.5e10) == "45 GB/s"
-    assert show_metric("gpu_load_max_over_mean", 1.0625) == "1.062"

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +13,6 @@ from simulator.result import (
     tasks_table,
     timeline_table,
 )
-from simulator.trace import chrome_trace
 from simulator.transfer_times import TransferTimes
 from simulator.waits import Waits
 from support.clusters import network, run
@@ -294,25 +291,6 @@ def test_tasks_name_the_ends_of_what_they_waited_for(tasks):
     # rank 3 waited for what came from 0, rank 1 for what 3 sent to two ranks at once
     waited = ["waited_for_source", "waited_for_destination", "waited_for_link"]
     assert tasks[waited].to_numpy().tolist() == [[-1, -1, -1], [0, 3, 5], [3, -1, 7]]
-
-
-def test_the_trace_keeps_the_format(tasks, folded):
-    events = json.loads(chrome_trace(tasks, phases_table(*folded).iloc[:0]))["traceEvents"]
-    complete = [event for event in events if event["ph"] == "X"]
-    named = {(event["pid"], event.get("tid")) for event in events if event["name"].endswith("_name")}
-    assert [(event["name"], event["pid"], event["ts"], event["dur"]) for event in complete] == [
-        ("a", 0, 0.0, 1e6),
-        ("b", 1, 1e6, 2e6),
-        ("b", 0, 1e6, 1e6),
-    ]
-    assert [event.get("args") for event in complete] == [
-        {"kernel": "gemm-fp8", "cost_how": "fitted", "cost_basis": "roofline"},
-        None,
-        None,
-    ]
-    for event in complete:
-        assert {(event["pid"], None), (event["pid"], event["tid"])} <= named
-    assert len({(event["pid"], event["tid"]) for event in complete}) == 3
 
 
 @pytest.fixture
