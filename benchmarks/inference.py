@@ -9,27 +9,24 @@ each layer anew. The tables are Markdown; what is compiled has been before the c
 """
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from simulator import load_scenario, simulate
+import pandas as pd
+
+from simulator import load_scenario, simulate, sweep
 
 SCENARIOS: Final = Path(__file__).parents[1] / "scenarios"
-DEGREES: Final = (16, 32, 64, 128, 144, 320)
-TOPOLOGIES: Final = {
-    "multi-plane": "{kind: multi-plane-fat-tree, planes: 8}",
-    "multi-rail": "{kind: multi-rail-fat-tree}",
+OVER: Final = {
+    "workload.expert_parallel": (16, 32, 64, 128, 144, 320),
+    "cluster.topology": ({"kind": "multi-plane-fat-tree", "planes": 8}, {"kind": "multi-rail-fat-tree"}),
 }
 _SWEPT: Final = ("workload.batch_per_gpu=32", "workload.gate={kind: lognormal, sigma: 0.5}")
 _HEAD: Final = (
     "case",
-    "GPUs",
     "per token",
     "limit",
     "tokens/s of a node",
@@ -37,65 +34,50 @@ _HEAD: Final = (
     "combine",
     "not hidden",
     "memory",
-    "collectives",
-    "solved",
-    "took",
 )
+_HEAD_OF_RUNS: Final = (*_HEAD, "collectives", "solved", "took")
 
 
-def run_point(name: str, scenario: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return what one run says, and the seconds that it took."""
-    begin_s = time.perf_counter()
-    loaded = load_scenario(SCENARIOS / scenario, overrides)
-    summary = simulate(loaded).summary
-    simulation = summary["simulation"]
-    return {
-        "case": name,
-        "gpus": loaded.setting.num_ranks,
-        **summary["metrics"],
-        "exposed": summary["breakdown_s"]["exposed_communication"] / summary["step_time_s"],
-        "solved": simulation["collectives_solved"],
-        "collectives": simulation["collectives_solved"] + simulation["collectives_reused"],
-        "wall_s": time.perf_counter() - begin_s,
-    }
-
-
-def sweep(jobs: int) -> list[dict[str, Any]]:
-    """Return the points of the sweep, run on so many processes."""
-    points = [
-        (
-            f"EP {degree}, {topology}",
-            "decode_ep128.yaml",
-            (f"workload.expert_parallel={degree}", f"cluster.topology={TOPOLOGIES[topology]}", *_SWEPT),
-        )
-        for degree, topology in product(DEGREES, TOPOLOGIES)
+def cells_of(case: str, figures: Mapping[str, Any], exposed_s: float) -> list[str]:
+    """Return the cells of `_HEAD`, from metrics and step time by name."""
+    return [
+        case,
+        f"{figures['tpot_s'] * 1e3:.2f} ms",
+        f"{figures['limit_tpot_s'] * 1e3:.2f} ms",
+        f"{figures['tokens_per_s_per_node']:,.0f}",
+        f"{figures['dispatch_s'] * 1e6:.1f} us",
+        f"{figures['combine_s'] * 1e6:.1f} us",
+        f"{exposed_s / figures['step_time_s']:.1%}",
+        f"{figures['memory_bytes_per_gpu'] / 1e9:.1f} GB",
     ]
-    points.reverse()  # the longest first, so that no core is left with them at the end
-    with ProcessPoolExecutor(jobs) as pool:
-        rows = list(pool.map(run_point, *zip(*points, strict=True)))
-    return rows[::-1]
 
 
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Return a Markdown table, a line a run."""
-    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
-    for row in rows:
-        cells = (
-            row["case"],
-            f"{row['gpus']:,}",
-            f"{row['tpot_s'] * 1e3:.2f} ms",
-            f"{row['limit_tpot_s'] * 1e3:.2f} ms",
-            f"{row['tokens_per_s_per_node']:,.0f}",
-            f"{row['dispatch_s'] * 1e6:.1f} us",
-            f"{row['combine_s'] * 1e6:.1f} us",
-            f"{row['exposed']:.1%}",
-            f"{row['memory_bytes_per_gpu'] / 1e9:.1f} GB",
-            f"{row['collectives']:,}",
-            f"{row['solved']:,}",
-            f"{row['wall_s']:.1f} s",
+def run_one(case: str, scenario: str, overrides: Sequence[str]) -> list[str]:
+    """Return the cells of one run, and how it went."""
+    begin_s = time.perf_counter()
+    summary = simulate(load_scenario(SCENARIOS / scenario, overrides)).summary
+    wall_s = time.perf_counter() - begin_s
+    figures = {**summary["metrics"], "step_time_s": summary["step_time_s"]}
+    solved, reused = (summary["simulation"][f"collectives_{how}"] for how in ("solved", "reused"))
+    cells = cells_of(case, figures, summary["breakdown_s"]["exposed_communication"])
+    return [*cells, f"{solved + reused:,}", f"{solved:,}", f"{wall_s:.1f} s"]
+
+
+def rows_of(swept: pd.DataFrame) -> list[list[str]]:
+    """Return the cells of each point of a sweep."""
+    return [
+        cells_of(
+            f"EP {row['workload.expert_parallel']}, {row['cluster.topology']}",
+            row,
+            row["breakdown_s.exposed_communication"],
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for row in swept.to_dict("records")
+    ]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,25 +85,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of the sweep")
+    parser.add_argument(
+        "--jobs", type=int, help="processes of the sweep; by default as many as there are cores"
+    )
     parser.add_argument("--large", action="store_true", help="run the scenario of 320 GPUs as well")
     options = parser.parse_args(arguments)
-    run_point("compile", "decode_ep128.yaml", ("workload.expert_parallel=16", *_SWEPT))
+    run_one("compile", "decode_ep128.yaml", ("workload.expert_parallel=16", *_SWEPT))
     begin_s = time.perf_counter()
-    rows = sweep(options.jobs)
+    swept = sweep(SCENARIOS / "decode_ep128.yaml", OVER, overrides=_SWEPT, jobs=options.jobs)
     wall_s = time.perf_counter() - begin_s
-    print(f"{table(rows)}\n\n{len(rows)} points in {wall_s:.1f} s on {options.jobs} processes", flush=True)
+    print(f"{table(_HEAD, rows_of(swept))}\n\n{len(swept)} points in {wall_s:.1f} s", flush=True)
     if options.large:
-        changes = ("never", "per-layer")
         large = [
-            run_point(
+            run_one(
                 f"`decode_ep320.yaml`, loads {change}",
                 "decode_ep320.yaml",
                 (f"workload.load_changes={change}",),
             )
-            for change in changes
+            for change in ("never", "per-layer")
         ]
-        print(f"\n{table(large)}")
+        print(f"\n{table(_HEAD_OF_RUNS, large)}")
     return 0
 
 

@@ -8,17 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simulator.comparison import compare
     from simulator.replay import replay_flows
     from simulator.run import simulate
     from simulator.scenario import load_scenario
+    from simulator.sweeps import sweep
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_scenario", "replay_flows", "simulate"]
+__all__ = ["__version__", "compare", "load_scenario", "replay_flows", "simulate", "sweep"]
 
 _HOME = {
+    "compare": "simulator.comparison",
     "load_scenario": "simulator.scenario",
     "replay_flows": "simulator.replay",
     "simulate": "simulator.run",
+    "sweep": "simulator.sweeps",
 }
 
 

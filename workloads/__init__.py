@@ -12,6 +12,7 @@ from workloads.expert_parallel import ExpertParallelSpec
 from workloads.flows import FlowsSpec
 from workloads.inference import DecodeStepSpec, PrefillStepSpec
 from workloads.kernel_list import KernelsSpec
+from workloads.nccl_tests import NcclTestsSpec
 from workloads.training import TrainingStepSpec
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ExpertParallelSpec",
     "FlowsSpec",
     "KernelsSpec",
+    "NcclTestsSpec",
     "PrefillStepSpec",
     "TrainingStepSpec",
     "WorkloadSpec",
@@ -31,6 +33,7 @@ WorkloadSpec: TypeAlias = Annotated[
     | ExpertParallelSpec
     | FlowsSpec
     | KernelsSpec
+    | NcclTestsSpec
     | PrefillStepSpec
     | TrainingStepSpec,
     Field(discriminator="kind", description="what runs on the cluster"),

@@ -11,9 +11,12 @@ import typer
 
 from simulator import __version__
 from simulator.cli.calibrate import calibrate
+from simulator.cli.compare import compare
+from simulator.cli.export import export
 from simulator.cli.model import model
 from simulator.cli.run import run
 from simulator.cli.scenario_files import check, schema
+from simulator.cli.sweep import sweep
 from simulator.cli.topology import topology
 from simulator.input_error import InputError
 
@@ -28,7 +31,7 @@ app = typer.Typer(
 )
 
 # in the order of `--help`
-_COMMANDS = (run, topology, model, check, schema, calibrate)
+_COMMANDS = (run, compare, sweep, export, topology, model, check, schema, calibrate)
 for _command in _COMMANDS:
     app.command()(_command)
 

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from simulator.layout import RankLayout
 from support.inference_steps import dense_model
+from support.tiny_scenarios import nccl_text
 from support.training_steps import H800, play
 from support.training_steps import model as small_model
 from workloads import WorkloadSpec
@@ -74,6 +75,10 @@ CASES = [
         for more in ({}, {"group_size": 2}, {"ranks": [5, 0, 1]})
     ),
     Case(2, 2, {"kind": "flows", "path": "flows.csv"}),
+    *(
+        Case(2, 2, {"kind": "nccl-tests", "path": f"{program}.txt"})
+        for program in ("all_reduce_perf", "sendrecv_perf", "alltoall_perf")
+    ),
     Case(1, 2, {"kind": "kernels", "calls": [{"kind": "copy", "size_bytes": 8}] * 2}),
     *(Case(4, 2, TRAINING | {"schedule": name} | more, SMALL) for name, more in TRAINED.items()),
     Case(2, 2, TRAINING | {"schedule": "1f1b", "expert_parallel": 1, "memory": UNDIVIDED}, SMALL),
@@ -112,6 +117,8 @@ def spec_and_setting(case, folder):
 def build(case, tmp_path):
     """Builds the case's workload with a seed, through the checks that a scenario makes."""
     (tmp_path / "flows.csv").write_text(FLOWS)
+    for program in ("all_reduce_perf", "sendrecv_perf", "alltoall_perf"):
+        (tmp_path / f"{program}.txt").write_text(nccl_text(4, program))
 
     def built(seed=1):
         spec, setting = spec_and_setting(case, tmp_path)

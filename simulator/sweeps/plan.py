@@ -1,0 +1,91 @@
+"""What a sweep is going to do: every point's scenario loaded, and a text that tells one sweep from another."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simulator import __version__
+from simulator.input_error import InputError, clipped
+from simulator.scenario import load_scenario
+from simulator.sweeps.contents import Digests
+from simulator.sweeps.grid import Grid
+from simulator.sweeps.points import Job, said_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The points of a sweep, in the order of its grid.
+
+    name: the scenario's; refusals: of each point, what is wrong with its scenario, empty if it can run
+    """
+
+    grid: Grid
+    overrides: tuple[str, ...]
+    name: str
+    seed: int
+    jobs: tuple[Job, ...]
+    refusals: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return what must be equal for two sweeps to be one: equal text, equal results."""
+        contents = hashlib.sha256("\n".join(job.contents for job in self.jobs).encode()).hexdigest()
+        held = {
+            "version": __version__,
+            "scenario": self.name,
+            "contents_sha256": contents,
+            "seed": self.seed,
+            "over": {axis.path: list(axis.texts) for axis in self.grid.axes},
+            "set": list(self.overrides),
+            "points": len(self.jobs),
+        }
+        return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
+
+
+def make_plan(scenario: Path, grid: Grid, overrides: Sequence[str]) -> Plan:
+    """Load the scenario of every point, some ten milliseconds each.
+
+    A point whose scenario is wrong is refused. If all are, so is the sweep: an unknown field, or whatever else no
+    point can do without, is an InputError.
+    """
+    digests, jobs, refusals = Digests(), [], []
+    first_loaded: Any = None
+    first_error: InputError | None = None
+    for point, texts in enumerate(grid.points):
+        values = dict(zip((axis.path for axis in grid.axes), texts, strict=True))
+        assignments = (*overrides, *(f"{path}={text}" for path, text in values.items()))
+        try:
+            loaded = load_scenario(scenario, assignments)
+        except InputError as error:
+            refusal = said_of(error)
+            contents = hashlib.sha256(f"{__version__} refused {refusal}".encode()).hexdigest()
+            first_error = first_error or error
+        else:
+            refusal, contents = "", digests.of(loaded)
+            first_loaded = first_loaded or loaded
+        jobs.append(Job(point, str(scenario.absolute()), assignments, contents, values))
+        refusals.append(refusal)
+    if first_loaded is None:
+        assert first_error is not None  # a grid has a point
+        raise _none_can_run(first_error, jobs)
+    return Plan(
+        grid,
+        tuple(overrides),
+        first_loaded.scenario.name,
+        first_loaded.scenario.seed,
+        tuple(jobs),
+        tuple(refusals),
+    )
+
+
+def _none_can_run(error: InputError, jobs: Sequence[Job]) -> InputError:
+    """Return the error of the first point, said of the sweep; swept values are not given by `--set`."""
+    swept = {f"--set {path}={text}": f"--over {path}={text}" for path, text in jobs[0].values.items()}
+    file = swept.get(error.file, error.file)
+    message = error.message
+    if len(jobs) > 1:
+        values = clipped(", ".join(f"{path}={text}" for path, text in jobs[0].values.items()), 200)
+        message = f"{message} (so for {values}; none of the {len(jobs)} points can run)"
+    return InputError(file, error.line, error.field, message)

@@ -1,0 +1,89 @@
+"""One point of a sweep: a scenario with its overrides, and the record of what came of it."""
+
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from simulator.input_error import InputError, clipped
+from simulator.sweeps.contents import Digests
+
+# ran: there is a result; refused: the scenario is wrong, and always will be; failed: whatever else went wrong
+Outcome = Literal["ran", "refused", "failed"]
+
+_MAX_ERROR_CHARACTERS: Final = 600
+
+
+class SweepStopped(RuntimeError):  # noqa: N818 - it is no error of ours or the user's
+    """What runs the points has gone; as text, what that was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker needs to run a point.
+
+    scenario: absolute path of its file; overrides: as of `load_scenario`; contents: what the scenario and its files
+    were when the sweep was planned; values: of each swept path the YAML, for the record
+    """
+
+    point: int
+    scenario: str
+    overrides: tuple[str, ...]
+    contents: str
+    values: Mapping[str, str]
+
+
+def run_point(job: Job) -> str:
+    """Return the record of a point as JSON: whatever goes wrong is in it, and nothing is raised."""
+    try:
+        summary = _simulated(job)
+        return record_text(job, "ran", "", summary)
+    except InputError as error:
+        return record_text(job, "refused", said_of(error), None)
+    except Exception as error:
+        what = clipped(f"{type(error).__name__}: {error}", _MAX_ERROR_CHARACTERS)
+        return record_text(job, "failed", what, None, traceback.format_exc())
+
+
+def _simulated(job: Job) -> dict[str, Any]:
+    """Return the summary of a point; InputError if the simulation finds that the scenario is wrong."""
+    from simulator.run import simulate
+    from simulator.scenario import load_scenario
+
+    try:
+        loaded = load_scenario(Path(job.scenario), job.overrides)
+        contents = Digests().of(loaded)
+    except InputError as error:
+        msg = f"the scenario could be loaded when the sweep began, and cannot where this point runs: {error}"
+        raise RuntimeError(msg) from error
+    if contents != job.contents:
+        msg = (
+            "the scenario, a file that it names, or the version of railplane is not what it was when the sweep "
+            "began; workers must see the same files and have the same railplane"
+        )
+        raise RuntimeError(msg)
+    return simulate(loaded).summary
+
+
+def record_text(
+    job: Job, outcome: Outcome, error: str, summary: Mapping[str, Any] | None, trace: str | None = None
+) -> str:
+    """Return the record of a point as JSON, with the summary that `railplane run --json` prints if it ran."""
+    record = {
+        "point": job.point,
+        "values": dict(job.values),
+        "contents_sha256": job.contents,
+        "outcome": outcome,
+        "error": error,
+        "summary": summary,
+        **({} if trace is None else {"traceback": trace}),
+    }
+    return json.dumps(record, allow_nan=False, indent=1) + "\n"
+
+
+def said_of(error: InputError) -> str:
+    """Return what an error says without the file, which may lie elsewhere on another day."""
+    text = f"{error.field}: {error.message}" if error.field else error.message
+    return clipped(text, _MAX_ERROR_CHARACTERS)

@@ -1,0 +1,97 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from support.command_line import railplane
+from support.sweep_folders import contents
+
+OVER = ("--over", "workload.size=1 MiB,2 MiB", "--over", "workload.ranks=all,[1000]", "--jobs", "1")
+
+
+def test_json_is_one_object_with_the_rows_of_the_table(monkeypatch, capsys, quick, tmp_path):
+    out = tmp_path / "out"
+    assert railplane(monkeypatch, "sweep", quick, *OVER, "--out", out, "--json") == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 1
+    printed = json.loads(captured.out)
+    assert set(printed) == {"scenario", "version", "rows"}
+    table = pd.read_parquet(out / "sweep.parquet")
+    assert [list(row) for row in printed["rows"]] == [list(table.columns)] * 4
+    assert [row["step_time_s"] for row in printed["rows"]] == [
+        None if pd.isna(cell) else cell for cell in table["step_time_s"]
+    ]
+    assert [row["outcome"] for row in printed["rows"]] == ["ran", "refused", "ran", "refused"]
+    assert captured.err.splitlines() == [f"Wrote {out}", "2 of 4 points cannot run: see the column `error`"]
+
+
+def test_the_table_shows_what_was_swept_what_differs_and_why_points_have_no_result(
+    monkeypatch, capsys, quick
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert railplane(monkeypatch, "sweep", quick, *OVER) == 0
+    text = capsys.readouterr().out
+    for part in (".size", "1 MiB", "[1000]", "step_time_s", "algbw_bytes_per_s", "GB/s", "refused"):
+        assert part.replace("_bytes_per_s", "") in text
+    assert "1, 3: workload.ranks: a collective needs at least 2 ranks" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--over", "workload.sise=1 MiB"), "did you mean"),
+        (("--over", "seed=1,1"), "1 is given twice"),
+        (("--over", "seed="), "no values are given"),
+        (("--over", "seed=1", "--set", "seed=2"), "leave one of them out"),
+        (("--over", "seed=1", "--resume"), "give --out as well"),
+        (("--over", "seed=1", "--jobs", "0"), "at least 1 point"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_two(monkeypatch, capsys, quick, arguments, message):
+    assert railplane(monkeypatch, "sweep", quick, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_fault_of_ours_gives_status_one(monkeypatch, capsys, quick):
+    def at_fault(_loaded):
+        msg = "ours"
+        raise ZeroDivisionError(msg)
+
+    monkeypatch.setattr("simulator.run.simulate", at_fault)
+    assert railplane(monkeypatch, "sweep", quick, *OVER) == 1
+    captured = capsys.readouterr()
+    assert "ZeroDivisionError: ours" in captured.out
+    assert "2 of 4 points failed" in captured.err
+
+
+@pytest.mark.parametrize(("sent", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_a_stopped_sweep_says_how_to_go_on(quick, tmp_path, sent, jobs):
+    out = tmp_path / "out"
+    sizes = ",".join(f"{size} KiB" for size in range(1, 1001))
+    command = [sys.executable, "-m", "simulator.cli", "sweep", str(quick), "--over", f"workload.size={sizes}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    options = ["--jobs", jobs, "--out", str(out)]
+    with subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        end_s = time.monotonic() + 120
+        while len(list((out / "points").glob("0*.json"))) < 4:
+            assert process.poll() is None
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
+        # a terminal sends Ctrl-C to all of its processes; whoever stops a service tells the first alone
+        (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == f"Stopped: what is done is in {out}; the same command with --resume goes on\n"
+    done = contents(out)
+    assert 4 < len(done) < 1001
+    assert not [name for name in done if name.endswith(".tmp")]
