@@ -21,6 +21,11 @@ class PlayedMeter:
         self._bins, self._width_s = new_bins(num_links)
         self._is_empty = True
 
+    @property
+    def bin_s(self) -> float:
+        """Return the width of its bins so far, which only grows."""
+        return float(self._width_s[0])
+
     def add(self, carried: Carried, links: IntArray, begin_s: float) -> None:
         """Add what an episode has carried that began at begin_s; links: those of its numbers, some perhaps twice."""
         num_bins, end_s = len(self._bins), begin_s + carried.until_s

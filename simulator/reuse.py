@@ -188,7 +188,7 @@ class ReusingNetwork:
         report = None
         if self._progress.is_wanted:
             report = lambda ended: self._progress.alone(ended - episode.num_known)  # noqa: E731
-        solution, carried = solve(episode.placed(), capacity, report)
+        solution, carried = solve(episode.placed(), capacity, self._played.bin_s, report)
         self._solves_alone += solution.solves
         self._library.keep(episode.key, solution)
         episode.num_solved += episode.num_flows
@@ -201,7 +201,7 @@ class ReusingNetwork:
         """Go on with an episode in the shared network: what has passed is on record, what is left joins others."""
         links = episode.link_of_number
         capacity = self.shared.capacity_bytes_per_s[links]
-        so_far = run_until(episode.placed(), capacity, self.now_s - episode.begin_s)
+        so_far = run_until(episode.placed(), capacity, self._played.bin_s, self.now_s - episode.begin_s)
         self._solves_alone += so_far.solves
         self._played.add(so_far.carried, links, episode.begin_s)
         del self._episodes[episode.number]

@@ -27,8 +27,10 @@ FloatArray = NDArray[np.float64]
 # many that the least number of instants takes more. The most instants: as fine as a part of a step is looked at.
 _MOST_NUMBERS = 2**15
 _LEAST_INSTANTS, _MOST_INSTANTS = 16, 256
-# What a new solution says of that: as many numbers as the timeline of a whole step has rows.
+# What a new solution says of that: as many numbers as the timeline of a whole step has rows, and no finer than a part
+# of that timeline's bins.
 _MOST_CELLS = 2**20
+_PARTS_OF_A_BIN = 2
 
 
 class Placed(NamedTuple):
@@ -136,14 +138,18 @@ _ROUNDINGS = 16.0
 
 
 def solve(
-    batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, on_progress: Callable[[int], None] | None
+    batches: Sequence[Placed],
+    capacity_bytes_per_s: FloatArray,
+    bin_s: float,
+    on_progress: Callable[[int], None] | None,
 ) -> tuple[Solution, Carried]:
     """Return what batches do on links of these capacities, by the numbers that batches give them: [num_links].
 
     Beside the solution, to be kept, there is all that is known of what passed links meanwhile.
+    bin_s: width of the timeline's bins, in which that is looked at
     on_progress: called now and then with the number of flows that have ended
     """
-    network, series = _network_of(batches, capacity_bytes_per_s, on_progress)
+    network, series = _network_of(batches, capacity_bytes_per_s, bin_s, on_progress)
     network.advance(np.inf)
     finish_s = network.finish_s
     ends: list[PartEnd] = []
@@ -176,9 +182,11 @@ class Until(NamedTuple):
     solves: int
 
 
-def run_until(batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, until_s: float) -> Until:
+def run_until(
+    batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, bin_s: float, until_s: float
+) -> Until:
     """Return what batches have done by until_s, in seconds after the first began; else as `solve`."""
-    network, series = _network_of(batches, capacity_bytes_per_s, None)
+    network, series = _network_of(batches, capacity_bytes_per_s, bin_s, None)
     network.advance(until_s)
     carried = Carried.by(network.meter, series, until_s)
     finish_s = network.finish_s.copy()
@@ -192,7 +200,10 @@ def run_until(batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, until
 
 
 def _network_of(
-    batches: Sequence[Placed], capacity_bytes_per_s: FloatArray, on_progress: Callable[[int], None] | None
+    batches: Sequence[Placed],
+    capacity_bytes_per_s: FloatArray,
+    bin_s: float,
+    on_progress: Callable[[int], None] | None,
 ) -> tuple[FluidNetwork, Series]:
     """Return a network at time 0 with the flows of batches, one batch after the other, on the tightest links."""
     patterns = [batch.pattern for batch in batches]
@@ -200,8 +211,11 @@ def _network_of(
         [batch.pattern.bills.on_links(batch.numbers[batch.pattern.link_of_entry]) for batch in batches]
     )
     series = Series.of(bills, capacity_bytes_per_s)
-    # as many bins as all links would have
-    max_cells = _MOST_CELLS * len(series.tightest) // max(1, len(capacity_bytes_per_s))
+    expected_s = max(batch.begin_after_s + batch.pattern.busiest_s for batch in batches)
+    num_bins = min(
+        _MOST_CELLS // max(1, len(capacity_bytes_per_s)), int(_PARTS_OF_A_BIN * expected_s / bin_s)
+    )
+    max_cells = max(_LEAST_INSTANTS, num_bins) * len(series.tightest)
     network = FluidNetwork(capacity_bytes_per_s[series.tightest], on_progress, max_cells=max_cells)
     network.add_flows(
         series.bills_of(bills),
