@@ -63,9 +63,9 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     )
     network = Network(graph, costs, cluster.routing, scenario.seed, bundle=bundle)
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
-    workload = _build_workload(loaded, layout)
+    workload = build_workload(loaded, layout)
     kernel_times = loaded.costs.kernel_times(loaded.node.gpu)
-    cost_of = _once_each(lambda kernel: kernel_times.cost(*kernel))
+    cost_of = once_each(lambda kernel: kernel_times.cost(*kernel))
     faults = on_the_clock(scenario.faults, network.cables, loaded.node.gpus)
     step = _Step(
         loaded,
@@ -110,7 +110,7 @@ class _Step:
         return not self.network.routes_by_load and not self.has_cable_faults
 
 
-def _build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
+def build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
     """Return the workload; a file that was good when the scenario was loaded may have changed since."""
     scenario = loaded.scenario
     try:
@@ -119,7 +119,7 @@ def _build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
         raise InputError(str(loaded.path), None, f"workload.{error.field}", str(error)) from error
 
 
-def _once_each(cost_of: CostOf) -> CostOf:
+def once_each(cost_of: CostOf) -> CostOf:
     """Return the same costs, asked for once of each kernel object: long sequences of calls take long to compare."""
     # kernels are kept, so that no other gets the identity of one that is gone
     known: dict[int, tuple[ComputeKernel, KernelCost]] = {}

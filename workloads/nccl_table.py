@@ -1,8 +1,8 @@
 """What nccl-tests prints, read strictly: whatever is wrong is named with its line.
 
-The text is that of `all_reduce_perf` and its like (https://github.com/NVIDIA/nccl-tests, src/util.cu): lines of `#`,
-of which one names the columns, then a row for each size. Lines that begin neither with `#` nor with a digit are what
-NCCL and MPI print between them, and are passed over.
+The text is that of `all_reduce_perf` and its like (https://github.com/NVIDIA/nccl-tests, src/util.cu), indented or
+not: lines of `#`, of which one names the columns, then a row for each size. What NCCL and MPI print between them is
+passed over: lines that begin neither with `#` nor with a number.
 """
 
 import math
@@ -56,17 +56,20 @@ def read_nccl_table(path: Path, place: Place) -> NcclTable:
     rows: list[Row] = []
     ranks: set[int] = set()
     programs: set[str] = set()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(map(str.strip, lines), 1):
         words = line.split()
-        if line.startswith("#"):
+        if words and words[0].startswith("#"):
             ranks |= {int(found[1]) for found in [_RANK.match(line)] if found}
             programs |= {found[1] for found in [_PROGRAM.match(line)] if found}
             names = line.lstrip("# ").split()
             columns = names if names[:3] == list(_DESCRIBING[:3]) else columns
-        elif words and words[0][0].isdigit():
+        elif _is_row(words):
             if columns is None:
                 raise _wrong(
-                    path, number, "a row before the line of `#` that names the columns `size count type ...`"
+                    path,
+                    number,
+                    "a row before the line of `#` that names the columns `size count type ...`; keep that line, and "
+                    "take away what a launcher puts in front of lines",
                 )
             rows.append(_row(path, number, words, columns, place))
     if not rows:
@@ -95,6 +98,13 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror})"
         raise ValueError(msg) from error
+
+
+def _is_row(words: list[str]) -> bool:
+    """Return whether a line is a row: a size, maybe broken or alone, and not the name of a host."""
+    if not words or not words[0][0].isdigit():
+        return False
+    return words[0].isdigit() or len(words) == 1 or words[1][0].isdigit()
 
 
 def _row(path: Path, number: int, words: list[str], columns: list[str], place: Place) -> Row:

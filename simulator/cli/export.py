@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.options import Overrides
+from simulator.cli.options import Overrides, progress_bar
 from simulator.input_error import InputError
 
 
@@ -49,9 +49,12 @@ def export(
     if out.exists() and not out.is_dir():
         raise InputError(str(out), None, None, "--out names a file; give a folder, which is made if need be")
     case = Case.of(load_scenario(scenario, overrides or []))
-    write = {Format.GOAL: write_goal, Format.HPCC: write_hpcc}[form]
     try:
-        write(case, out, accept or [])
+        if form is Format.GOAL:
+            write_goal(case, out, accept or [])
+        else:
+            with progress_bar() as progress:
+                write_hpcc(case, out, accept or [], progress)
     except NotSayableError as error:
         raise InputError(str(scenario), None, None, str(error)) from error
     except NoPathError as error:

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-
 from simulator.cables import LinkCosts
 from simulator.layout import RankLayout
 from simulator.network import Network
-from simulator.run import link_costs
+from simulator.run import build_workload, link_costs, once_each
 from simulator.scenario import LoadedScenario
 from topologies import build_cluster
 from topologies.schema import ClusterGraph
@@ -38,7 +36,7 @@ class Case:
         costs = link_costs(loaded.costs, scenario.cluster.link_profiles)
         network = Network(cluster, costs, scenario.cluster.routing, scenario.seed, bundle=False)
         layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
-        workload = scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
         times = loaded.costs.kernel_times(loaded.node.gpu)
-        graph = workload.graph.priced(lambda kernel: times.cost(*kernel).seconds)
+        cost_of = once_each(lambda kernel: times.cost(*kernel))
+        graph = build_workload(loaded, layout).graph.priced(lambda kernel: cost_of(kernel).seconds)
         return cls(loaded, cluster, costs, network, layout, graph)

@@ -1,6 +1,7 @@
 """The flows that cross the network, from NIC to NIC, of all transfers of a case."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -30,8 +31,13 @@ class NetworkFlow(NamedTuple):
     start_s: float
 
 
-def network_flows(case: Case, acceptance: Acceptance) -> list[NetworkFlow]:
-    """Return the flows between NICs, in the order of collectives, transfers and legs."""
+def network_flows(
+    case: Case, acceptance: Acceptance, progress: Callable[[float], None] | None = None
+) -> list[NetworkFlow]:
+    """Return the flows between NICs, in the order of collectives, transfers and legs.
+
+    progress: of the run that tells when they start, if one is needed
+    """
     graph = case.graph
     count = sum(len(collective.transfers) for collective in graph.collectives)
     if count > MOST_FLOWS:
@@ -44,7 +50,7 @@ def network_flows(case: Case, acceptance: Acceptance) -> list[NetworkFlow]:
     if _all_start_at_once(graph):
         starts = [each.transfers.delay_s + _pricing(each, case).start_up_s for each in graph.collectives]
     else:
-        starts = _simulated_starts(case)
+        starts = _simulated_starts(case, progress)
     return [
         flow
         for collective, start_s in zip(graph.collectives, starts, strict=True)
@@ -72,9 +78,9 @@ def _all_start_at_once(graph: TaskGraph) -> bool:
     return len(graph.collectives) <= 1 and not any(task.after or task.duration_s for task in graph.tasks)
 
 
-def _simulated_starts(case: Case) -> list[FloatArray]:
+def _simulated_starts(case: Case, progress: Callable[[float], None] | None) -> list[FloatArray]:
     """Return when the transfers of each collective leave in railplane's own run: before their latency."""
-    starts_s = simulate(case.loaded).flows["start_s"].to_numpy()
+    starts_s = simulate(case.loaded, progress).flows["start_s"].to_numpy()
     sizes = [len(collective.transfers) for collective in case.graph.collectives]
     assert len(starts_s) == sum(sizes), "the table of flows has a row for each transfer"
     parts = np.split(starts_s, np.cumsum(sizes)[:-1])

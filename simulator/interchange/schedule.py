@@ -40,14 +40,17 @@ class _Rank:
 
 
 class Schedule:
-    """Operations of `num_ranks` ranks. Labels are numbers, from 0 in each rank."""
+    """Operations of `num_ranks` ranks. Labels are numbers, from 0 in each rank.
+
+    num_empty: messages so far that carry less than a byte
+    """
 
     def __init__(self, num_ranks: int) -> None:
         self._ranks = [_Rank() for _ in range(num_ranks)]
         self._bytes: defaultdict[tuple[int, int], Whole] = defaultdict(Whole)
         self._tags: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._ns: defaultdict[tuple[int, int], Whole] = defaultdict(Whole)
-        self.num_operations = 0
+        self.num_empty = 0
 
     def calc(self, rank: int, seconds: float, cpu: int) -> int:
         """Add a time during which a rank's cpu is busy; return its label."""
@@ -57,9 +60,13 @@ class Schedule:
     def message(self, source: int, target: int, size_bytes: float, cpu: int) -> tuple[int, int]:
         """Add a message under a tag of its own; return the label of its send, and that of its recv at the target.
 
-        Sizes are whole bytes, so that the sum of a pair's is right to a half.
+        Sizes are whole bytes, so that the sum of a pair's is right to a half; but a message that has none is written
+        with 1, since LogGOPSim (src/LogGOPSim/LogGOPSim.cpp) takes (size - 1) G for its bytes.
         """
         whole = self._bytes[source, target].next(size_bytes)
+        if whole == 0:
+            self.num_empty += 1
+            whole = 1
         tag = self._tags[source, target]
         self._tags[source, target] += 1
         send = self._add(source, f"send {whole}b to {target} tag {tag} cpu {cpu}")
@@ -72,7 +79,6 @@ class Schedule:
     def _add(self, rank: int, operation: str) -> int:
         operations = self._ranks[rank].operations
         operations.append(operation)
-        self.num_operations += 1
         return len(operations) - 1
 
     def lines(self) -> Iterator[str]:

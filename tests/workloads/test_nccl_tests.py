@@ -98,6 +98,12 @@ TIMED = """\
 """  # noqa: E501
 
 
+def test_lines_may_be_indented_and_hosts_begin_with_digits(tmp_path: Path):
+    text = OLD.replace("node1:77", "10-0-0-1:77")
+    (tmp_path / "t.txt").write_text("".join(f"    {line}\n" for line in text.splitlines()))
+    assert read_nccl_table(tmp_path / "t.txt", "in-place").rows[0].seconds == pytest.approx(104.9e-6)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [(OLD, (52.43e-6, 104.9e-6)), (TIMED, (10e-6, 20e-6))])
 def test_other_versions_are_read(text: str, seconds: tuple[float, float], tmp_path: Path):
     (tmp_path / "t.txt").write_text(text)
@@ -129,6 +135,8 @@ ROW = next(number for number, line in enumerate(GOOD.splitlines(), 1) if line.st
     [
         ("1048576 262144 float sum -1", "1048576 262144", rf"table.txt, line {ROW}: 10 values where"),
         ("1048576 262144 float sum -1", "1048576 262144 float sum -1 7", rf"line {ROW}: 14 values where"),
+        ("1048576 262144 float sum -1", "1048576\n", rf"line {ROW}: 1 values where"),
+        ("1048576 262144", "0: 1048576 262144", rf"line {ROW}: 14 values where"),
         ("1048576 262144", "1048576.5 262144", rf"line {ROW}: size 1048576.5 is not a whole number"),
         ("1048576 262144", "10x 262144", rf"line {ROW}: size '10x' is not a number"),
         ("30.49", "nan", rf"line {ROW}: time 'nan' is not a number"),

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
+from simulator.units import FieldError
 from workloads.formats import NumberFormat
 from workloads.group_traffic import GroupLoad, draw_loads, in_each_group, place_draws
 from workloads.inference.assumptions import decode_assumptions, prefill_assumptions
@@ -22,6 +23,8 @@ from workloads.inference.step import InferenceStep
 from workloads.messages import Kernel, Phase, token_bytes
 from workloads.tasks import CommunicationKernel, ComputeKernel, Layout, Setting, TaskGraph
 
+_MOST_OWN_TASKS: Final = 100_000  # of ranks at their own pace
+
 
 class DecodeStepSpec(DecodeSettings):
     """A token for each request of a batch."""
@@ -30,7 +33,9 @@ class DecodeStepSpec(DecodeSettings):
 
     def check(self, setting: Setting) -> None:
         """Raise FieldError where the model, the cluster and the fields do not fit each other."""
-        plan_decode(self, setting)
+        plan = plan_decode(self, setting)
+        if not self.limit:
+            _check_pace(plan)
 
     def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
         """Return the kernels of dispatch and combine; none without experts, or of the limit."""
@@ -61,7 +66,7 @@ class PrefillStepSpec(PrefillSettings):
 
     def check(self, setting: Setting) -> None:
         """Raise FieldError where the model, the cluster and the fields do not fit each other."""
-        plan_prefill(self, setting)
+        _check_pace(plan_prefill(self, setting))
 
     def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
         """Return the kernels of dispatch and combine, alone and beside computation; none without experts."""
@@ -190,12 +195,35 @@ def _layer_works(plan: InferencePlan, kernels: InferenceKernels) -> LayerWorks:
     return LayerWorks(kernels, sms, settings.shared_experts == "local", is_dispatched)
 
 
-def _nominal_kernels(plan: InferencePlan) -> tuple[ComputeKernel, ...]:
-    """Return the kernels of a pass whose experts get equally many tokens; what is drawn changes sizes alone."""
+def _nominal_works(plan: InferencePlan) -> LayerWorks:
+    """Return what a GPU does whose experts get equally many tokens; what is drawn changes sizes alone."""
     pairs = plan.batch.own_tokens
     if plan.model.moe is not None:
         pairs *= plan.settings.experts(plan.setting).experts_per_token
-    works = _layer_works(plan, plan.nominal_kernels(pairs))
+    return _layer_works(plan, plan.nominal_kernels(pairs))
+
+
+def _check_pace(plan: InferencePlan) -> None:
+    """Raise FieldError where ranks at their own pace would have more tasks than anyone waits for."""
+    if plan.settings.pace == "lockstep":
+        return
+    works = _nominal_works(plan)
+    items = pass_items(
+        plan.layers, lambda layer, _: works.of(layer), works.head(), plan.settings.micro_batches
+    )
+    num_tasks = plan.num_ranks * len(items)
+    if num_tasks > _MOST_OWN_TASKS:
+        msg = (
+            f"at their own pace {plan.num_ranks:,} ranks have {num_tasks:,} tasks, too many to wait for, as hardly "
+            f"an exchange repeats another; at most {_MOST_OWN_TASKS:,} are run: write lockstep, or use at most "
+            f"{_MOST_OWN_TASKS // len(items):,} ranks"
+        )
+        raise FieldError("pace", msg)
+
+
+def _nominal_kernels(plan: InferencePlan) -> tuple[ComputeKernel, ...]:
+    """Return the kernels of a pass whose experts get equally many tokens."""
+    works = _nominal_works(plan)
     chains = [works.head()]
     for layer in plan.layers:
         work = works.of(layer)

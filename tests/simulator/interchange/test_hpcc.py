@@ -117,6 +117,33 @@ def test_what_cannot_be_said_is_refused(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "complaint"),
+    [
+        ("MOST_NODES", 16, "NICs and switches; it addresses 16"),
+        ("MOST_LINKS", 20, "links; it has addresses for 20"),
+        ("MOST_PORTS", 1, r"plane0/leaf0 has 4 ports; a switch has 1 at most"),
+        ("MOST_FLOWS_OF_PAIR", 2, "3 flows from one NIC to another; it has ports for 2"),
+    ],
+)
+def test_more_than_it_has_numbers_for_is_refused(
+    limit: str, value: int, complaint: str, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(f"simulator.interchange.hpcc.{limit}", value)
+    # from one NIC, three to another and two to a third; a leaf has three NICs and one spine
+    case = case_of(tmp_path, "0,8,1,0\n" * 3 + "0,16,1,0\n" * 2, nodes=3)
+    with pytest.raises(NotSayableError, match=complaint):
+        write_hpcc(case, tmp_path / "out", EVERYTHING)
+
+
+def test_what_its_configuration_must_have_is_said(tmp_path: Path):
+    written(case_of(tmp_path, "0,8,1,2e-3\n"), tmp_path)
+    about = (tmp_path / "out" / "README.md").read_text()
+    rates = {line.split()[2] for line in (tmp_path / "out" / "topology.txt").read_text().splitlines()[2:]}
+    assert all(rate in about for rate in rates)
+    assert "behind the last start, 0.002000000 s" in about
+
+
 def test_from_the_command_line(monkeypatch, capsys, tmp_path: Path):
     case_of(tmp_path, "0,8,1000,0\n")
     out = tmp_path / "out"

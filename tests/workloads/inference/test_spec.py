@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from simulator.units import FieldError
 from support.inference_steps import build, dense_model, setting, spec
 from workloads.folds import unfolded
 from workloads.kernel_call import calls_of
@@ -140,6 +141,22 @@ def test_at_their_own_pace_ranks_compute_what_they_get(kind):
         packs = [calls_of(task.kernel.call)[0] for task in own.graph.tasks if task.name == "experts"]
         assert [call.kind for call in packs] == ["pack"] * 24
         assert len({call.tokens for call in packs}) > 1
+
+
+def test_their_own_pace_is_refused_where_nobody_would_wait_for_it(monkeypatch):
+    folded = build().graph
+    monkeypatch.setattr("workloads.inference.spec._MOST_OWN_TASKS", 4 * len(folded.tasks))
+    assert len(build(pace="own").graph.tasks) == 4 * len(folded.tasks)
+    for fields in ({}, {"kind": "prefill-step"}):
+        monkeypatch.setattr(
+            "workloads.inference.spec._MOST_OWN_TASKS", 4 * len(build(**fields).graph.tasks) - 1
+        )
+        with pytest.raises(
+            FieldError, match=r"at their own pace 4 ranks have .* tasks.* at most 3 ranks"
+        ) as error:
+            build(pace="own", **fields)
+        assert error.value.field == "pace"
+        build(**fields)
 
 
 def test_a_rank_without_tokens_computes_nothing():
