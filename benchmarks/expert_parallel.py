@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin_s = time.perf_counter()
     table = sweep(scenario, OVER, overrides=[SKEW], jobs=options.jobs)
     wall_s = time.perf_counter() - begin_s
+    if wrong := table["error"][table["error"] != ""].to_list():
+        sys.exit("\n".join(wrong))
     print(
         "{:>6} {:40} {:>12} {:>12} {:>8} {:>8}".format(
             "degree", "topology", "dispatch", "combine", "GB/s", "GB/s"

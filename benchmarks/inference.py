@@ -94,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin_s = time.perf_counter()
     swept = sweep(SCENARIOS / "decode_ep128.yaml", OVER, overrides=_SWEPT, jobs=options.jobs)
     wall_s = time.perf_counter() - begin_s
+    if wrong := swept["error"][swept["error"] != ""].to_list():
+        sys.exit("\n".join(wrong))
     print(f"{table(_HEAD, rows_of(swept))}\n\n{len(swept)} points in {wall_s:.1f} s", flush=True)
     if options.large:
         large = [

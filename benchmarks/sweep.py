@@ -73,8 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.one is not None:
         print(json.dumps(one(options.one, options.points)))
         return 0
+    processes = [int(jobs) for jobs in options.jobs.split(",")]
+    if options.points <= 2 * max(processes):
+        parser.error(f"--points must be over {2 * max(processes)}: the first two of each worker do not count")
     run_one(1, _FEWEST)
-    rows = [run_one(int(jobs), options.points) for jobs in options.jobs.split(",")]
+    rows = [run_one(jobs, options.points) for jobs in processes]
     print("| workers | points | wall | start | points a second | points per CPU second | ratio |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:

@@ -2,7 +2,8 @@
 
 Numba compiles a function together with those that it calls, but looks for its cached machine code by the date of
 the calling file alone: after an edit of a function in another file, the old machine code would go on being used.
-Here the cache lies in a folder named by a digest of all sources that hold compiled functions.
+Here the cache lies in a folder named by a digest of all sources that hold compiled functions. Processes that run at
+the same time share it: they read it freely, and write to it one at a time.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import IndexDataCacheFile
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -39,10 +41,26 @@ def _cache_folder() -> str:
         folder = Path(_CONFIG.CACHE_DIR)
     else:
         folder = beside if os.access(beside if beside.exists() else _PACKAGE, os.W_OK) else user
-    return str(folder / f"compiled-{digest_of_sources([_PACKAGE, _PACKAGE.parent / 'workloads'])}")
+    digest = digest_of_sources([_PACKAGE, _PACKAGE.parent / "workloads"])
+    return str(folder / f"compiled-{digest}-numba-{numba.__version__}")
 
 
 _FOLDER = _cache_folder()
+
+
+class _SharedCacheFile(IndexDataCacheFile):
+    """A function's machine code on disk: a numbered file for each signature, and an index of them.
+
+    Numba gives a new signature the first number that the index lacks. Two processes that do so at once take the same
+    one, and whoever reads it later may run the code of another signature.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep the code of a signature, whatever other processes keep meanwhile."""
+        from filelock import FileLock  # only those who compile wait for it
+
+        with FileLock(Path(_FOLDER) / "lock"):
+            super().save(key, data)
 
 
 def compiled(function: Function) -> Function:
@@ -82,6 +100,17 @@ def _compiled(function: Function, *, from_python: bool, forceinline: bool) -> Fu
             no_cfunc_wrapper=True,
             _nrt=False,
         )(function)
+        if not _CONFIG.DISABLE_JIT:
+            _share_cache(made)
         return made
     finally:
         _CONFIG.CACHE_DIR = before
+
+
+def _share_cache(dispatcher: Any) -> None:
+    """Let other processes keep machine code of the same function at the same time.
+
+    The folder's name is the stamp too: what it holds is never out of date, so that no number is given away again.
+    """
+    cache = dispatcher._cache
+    cache._cache_file = _SharedCacheFile(cache.cache_path, cache._impl.filename_base, Path(_FOLDER).name)

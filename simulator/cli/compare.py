@@ -23,17 +23,23 @@ def compare(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write tables and plots there.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Run so many at once (default: as many as cores).")
+        int | None,
+        typer.Option(metavar="N", help="Scenarios at a time; by default as many as there are cores."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare scenarios or saved results: where they differ from the first, and why."""
     from simulator.comparison import compare as compare_results
+    from simulator.comparison.sides import RunKilled
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(str(out), None, None, "--out names a file; give a folder, which is made if need be")
-    with progress_bar() as progress:
-        comparison = compare_results(scenarios, overrides or [], jobs=jobs, progress=progress)
+    try:
+        with progress_bar() as progress:
+            comparison = compare_results(scenarios, overrides or [], jobs=jobs, progress=progress)
+    except RunKilled as error:
+        typer.echo(f"Stopped, since {error}", err=True)
+        raise typer.Exit(1) from None
     if out is not None:
         _save(comparison, out)
     if as_json:

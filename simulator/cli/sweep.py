@@ -1,5 +1,6 @@
 """`railplane sweep`: a grid over fields of a scenario, in parallel, that can be stopped and gone on with."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isnan
@@ -70,7 +71,7 @@ def sweep(
         _print_table(table, list(swept), Console())
     if out is not None:
         typer.echo(f"Wrote {out}", err=True)
-    _say_what_failed(table)
+    _say_what_failed(table, is_kept=out is not None)
 
 
 @contextmanager
@@ -134,10 +135,10 @@ def _print_table(table: "pd.DataFrame", swept: Sequence[str], console: "Console"
     from simulator.sweeps.table import metric_names
 
     names = metric_names(table)
-    telling = [name for name in names if table[name].nunique(dropna=False) > 1] or names
+    step = table["step_time_s"]
+    telling = [name for name in names if table[name].nunique() > 1 and not table[name].equals(step)] or names
     shown = ["step_time_s", *telling[:_MOST_METRICS]]
-    heads = [_broken(name, separator) for names, separator in ((swept, "."), (shown, "_")) for name in names]
-    printed = plain_table("point", *heads)
+    printed = plain_table("point", *map(_broken, [*swept, *shown]))
     for name, column in zip(swept, printed.columns[1:], strict=False):
         column.justify, column.no_wrap, column.overflow = "left", False, "fold"
         column.min_width = min(_LEAST_WIDTH, max(map(len, map(_cell, table[name]))))
@@ -164,15 +165,14 @@ def _figure(row: Mapping[str, Any], name: str) -> str:
     return show_metric(name, row[name])
 
 
-def _broken(name: str, separator: str) -> str:
+def _broken(name: str) -> str:
     """Return a long name on several lines, so that columns are as narrow as what stands in them."""
     lines = [""]
-    for place, part in enumerate(name.split(separator)):
-        joined = separator * bool(place) + part
-        if lines[-1] and len(lines[-1] + joined) > _HEAD_CHARACTERS:
-            lines.append(joined)
+    for part in re.findall(r"[._]?[^._]+", name):
+        if lines[-1] and len(lines[-1] + part) > _HEAD_CHARACTERS:
+            lines.append(part)
         else:
-            lines[-1] += joined
+            lines[-1] += part
     return "\n".join(lines)
 
 
@@ -182,14 +182,12 @@ def _cell(value: Any) -> str:
     return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
 
 
-def _say_what_failed(table: "pd.DataFrame") -> None:
+def _say_what_failed(table: "pd.DataFrame", *, is_kept: bool) -> None:
     """Say how many points have no result; exit status 1 if any failed for another reason than its scenario."""
     refused, failed = (int((table["outcome"] == outcome).sum()) for outcome in ("refused", "failed"))
     if refused:
         typer.echo(f"{refused} of {len(table)} points cannot run: see the column `error`", err=True)
     if failed:
-        typer.echo(
-            f"{failed} of {len(table)} points failed: see the column `error`; --resume tries them again",
-            err=True,
-        )
+        again = "; --resume tries them again" if is_kept else ""
+        typer.echo(f"{failed} of {len(table)} points failed: see the column `error`{again}", err=True)
         raise typer.Exit(1)

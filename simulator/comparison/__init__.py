@@ -104,7 +104,8 @@ def compare(
     that `railplane run --out` wrote; a mapping gives each a name, otherwise they have those of the scenarios, or, if
     two of these are equal, their paths. overrides: each `PATH=VALUE`, set in every scenario file; folders refuse
     them. jobs: how many run at once, each in a process of its own (None: as many as there are cores). progress:
-    called with the share of runs that have ended. InputError if any is not what it should be, before any is run.
+    called with the share of runs that have ended. InputError if any is not what it should be, before any is run;
+    RunKilled if one of the processes is killed.
     """
     sides = read_sides(scenarios, overrides, jobs, progress)
     tables = {

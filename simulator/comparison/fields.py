@@ -12,27 +12,29 @@ from simulator.comparison.sides import Side
 def fields_table(sides: Sequence[Side]) -> pd.DataFrame:
     """Return a row per field that is not alike in all scenarios, but for their names, and scenario.
 
-    Columns: field (dotted, items of lists by their number), scenario, value (as text; None: has no such field).
+    Columns: field (dotted, items of lists by their number), scenario, value (as text; None: has no such field, or
+    none but null). A list or mapping that is empty in one and not in another is told by what the other holds.
     """
     by_side = [dict(_leaves(side.scenario, ())) for side in sides]
     fields = dict.fromkeys(field for leaves in by_side for field in leaves)
+    wholes = {field[:end] for field in fields for end in range(len(field)) if field[end] == "."}
     rows = []
     for field in fields:
         values = [leaves.get(field) for leaves in by_side]
-        if field != "name" and len(set(values)) > 1:
+        if field != "name" and field not in wholes and len(set(values)) > 1:
             rows += [(field, side.label, value) for side, value in zip(sides, values, strict=True)]
     return pd.DataFrame(rows, columns=["field", "scenario", "value"])
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield every value below a field, as text, with its dotted path."""
+    """Yield every value below a field but null, as text, with its dotted path."""
     if isinstance(value, dict) and value:
         for key, below in value.items():
             yield from _leaves(below, (*path, str(key)))
     elif isinstance(value, list) and value:
         for place, below in enumerate(value):
             yield from _leaves(below, (*path, str(place)))
-    else:
+    elif value is not None:
         yield ".".join(path), value if isinstance(value, str) else json.dumps(value)
 
 

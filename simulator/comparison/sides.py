@@ -1,13 +1,13 @@
 """What is compared: the results of scenarios that run now, side by side, and of folders that hold a run."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from simulator.document import Document, parse_document
 from simulator.input_error import InputError
@@ -33,6 +33,10 @@ _NETWORK_FIGURES: Final = (
 _NEEDED: Final = ("step_time_s", "metrics", "breakdown_s", "links", "bounds_s", "waits", "provenance")
 
 
+class RunKilled(RuntimeError):  # noqa: N818 - it is no error of ours or the user's
+    """A process that ran a scenario was killed, as by a machine out of memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One of the results that are compared.
@@ -56,8 +60,10 @@ def read_sides(
     progress: Callable[[float], None] | None,
 ) -> tuple[Side, ...]:
     """Return a side for each scenario file, loaded scenario or folder, in their order: see `compare`."""
-    sources = list(scenarios.values()) if isinstance(scenarios, Mapping) else list(scenarios)
+    sources = _sources(scenarios)
     _check_number(sources)
+    if jobs is not None and jobs < 1:
+        raise InputError("--jobs", None, None, f"at least 1 scenario must run at a time, not {jobs}")
     given = list(scenarios) if isinstance(scenarios, Mapping) else None
     if given is None:
         _check_places(sources)
@@ -72,6 +78,12 @@ def read_sides(
         else:
             sides.append(_saved_side(label, each, Path(str(source))))
     return tuple(sides)
+
+
+def _sources(scenarios: Sequence[Source] | Mapping[str, Source]) -> list[Source]:
+    if isinstance(scenarios, (str, Path, LoadedScenario)):  # a text is a sequence too
+        return [scenarios]
+    return list(scenarios.values() if isinstance(scenarios, Mapping) else scenarios)
 
 
 def _check_number(sources: Sequence[Source]) -> None:
@@ -157,15 +169,19 @@ def _run_all(
     scenarios: Sequence[LoadedScenario], jobs: int | None, progress: Callable[[float], None] | None
 ) -> list[tuple[dict[str, Any], pd.DataFrame, str]]:
     """Return what each scenario gives, in their order; each runs in a process of its own, at most `jobs` at once."""
-    workers = max(1, min(len(scenarios), jobs or os.cpu_count() or 1))
+    workers = max(1, min(len(scenarios), jobs or cpu_count()))
     running = Parallel(n_jobs=workers, return_as="generator_unordered")(
         delayed(_run)(place, loaded) for place, loaded in enumerate(scenarios)
     )
     found = {}
-    for place, *result in running:
-        found[place] = tuple(result)
-        if progress is not None:
-            progress(len(found) / len(scenarios))
+    try:
+        for place, *result in running:
+            found[place] = tuple(result)
+            if progress is not None:
+                progress(len(found) / len(scenarios))
+    except BrokenProcessPool as error:
+        msg = "a process that ran a scenario was killed; most likely memory did not suffice: try --jobs 1"
+        raise RunKilled(msg) from error
     return [found[place] for place in range(len(scenarios))]
 
 

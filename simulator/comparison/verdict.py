@@ -93,11 +93,9 @@ def _bounds(sides: Sequence[Side], kinds: pd.DataFrame) -> list[str]:
 
     lines = [f"In {who}, {text}." for text, who in _together(sides, said)]
     names = {label: f"{row['busiest_source']} -> {row['busiest_target']}" for label, row in rows.items()}
-    if names:
-        lines.append(
-            f"The busiest links: {'; '.join(f'{name} in {label}' for label, name in names.items())}."
-        )
-    return lines
+    found = _together(sides, lambda side: names.get(side.label, ""))
+    named = [f"{name} in {who}" for name, who in found if name]
+    return [*lines, f"The busiest links: {'; '.join(named)}."] if named else lines
 
 
 def _computing(sides: Sequence[Side]) -> list[str]:
@@ -108,7 +106,7 @@ def _computing(sides: Sequence[Side]) -> list[str]:
         shares = {}
         if kernels := summary.get("kernels", {}).get("step_share_by_how"):
             shares["kernels"] = sum(kernels.values())
-        hidden_by_nothing = {**summary["breakdown_s"]}.get("exposed_communication")
+        hidden_by_nothing = summary["breakdown_s"].get("exposed_communication")
         exposed_s = summary["metrics"].get("exposed_communication_s", hidden_by_nothing)
         if exposed_s is not None and step_s:
             shares["communication that no kernel hides"] = exposed_s / step_s
@@ -127,7 +125,7 @@ def _link_kinds(sides: Sequence[Side], kinds: pd.DataFrame) -> list[str]:
         kind: rows for kind, rows in rows_of.items() if kind not in held and not are_alike(rows, len(sides))
     }
     lines = [
-        f"{links} are saturated, that is at their effective capacity, {text}."
+        f"{links} are saturated, that is at their effective capacity: {text}."
         for text, links in _kinds_by_text({kind: _saturated(sides, rows) for kind, rows in held.items()})
     ]
     if held and all(are_alike(rows, len(sides)) for rows in held.values()) and _all_take_the_same(sides):
@@ -221,7 +219,8 @@ def _networks(sides: Sequence[Side], figures: pd.DataFrame) -> list[str]:
         each = show_quantity(value["cost_per_endpoint_usd", label], "dollars")
         return f"{counts}, {show_quantity(value['cost_usd', label], 'dollars')} ({each} an endpoint)"
 
-    lines = [f"The networks: {'; '.join(f'{parts(side.label)} in {side.label}' for side in known)}."]
+    found = _together(sides, lambda side: parts(side.label) if side.network else "")
+    lines = [f"The networks: {'; '.join(f'{text} in {who}' for text, who in found if text)}."]
     first = sides[0]
     for side in known[1:] if first in known else []:
         cost = difference(value["cost_usd", side.label], value["cost_usd", first.label])

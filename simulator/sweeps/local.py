@@ -25,7 +25,7 @@ def run_here(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, str]]:
     remaining = {job.point: job for job in jobs}
     alone = 0 if processes > 1 else len(jobs)
     if processes > 1 and not _is_compiled():
-        alone = 1  # or every process would compile the same, and they would all write it down at once
+        alone = 1  # or every process would compile the same
     for job in jobs[:alone]:
         del remaining[job.point]
         yield job.point, run_point(job)

@@ -8,15 +8,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from simulator.input_error import InputError
 from simulator.sweeps.plan import Plan
-from simulator.sweeps.points import Job
+from simulator.sweeps.points import Job, Outcome
 
 PLAN: Final = "sweep.json"
 POINTS: Final = "points"
-_TEMPORARY: Final = ".*.tmp"
+# what is being written: never a file of somebody else's that lies in the same folder
+_TEMPORARY: Final = (".sweep.*.tmp", f"{POINTS}/.*.json.*.tmp")
 # what a plan holds -> how a message calls it
 _PARTS: Final = {
     "version": "the version of railplane",
@@ -70,7 +71,7 @@ class SweepFolder:
     def _read_plan(self) -> str | None:
         """Return the plan of the sweep that is there, None if there is none."""
         path = self.folder / PLAN
-        return path.read_text("utf-8") if path.exists() else None
+        return path.read_text("utf-8", errors="replace") if path.exists() else None
 
     def _kept(self, jobs: tuple[Job, ...]) -> Iterator[tuple[int, str]]:
         """Yield the records that stand, with their points."""
@@ -78,9 +79,10 @@ class SweepFolder:
             path = self.folder / _file_of(job.point)
             if not path.exists():
                 continue
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8", errors="replace")
             record = _parsed(text)
-            if record.get("contents_sha256") != job.contents or record.get("point") != job.point:
+            stands = record.get("contents_sha256") == job.contents and record.get("point") == job.point
+            if not stands or record.get("outcome") not in get_args(Outcome):
                 message = "this is not the record that the sweep wrote; delete it, and it is made again"
                 raise InputError(str(path), None, None, message)
             if record["outcome"] != "failed":
@@ -88,8 +90,8 @@ class SweepFolder:
 
     def _clean(self) -> None:
         """Remove what a killed run was writing."""
-        for folder in (self.folder, self.folder / POINTS):
-            for path in sorted(folder.glob(_TEMPORARY)):
+        for pattern in _TEMPORARY:
+            for path in sorted(self.folder.glob(pattern)):
                 path.unlink()
 
     def _write(self, name: str, content: bytes) -> None:

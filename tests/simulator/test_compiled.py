@@ -26,6 +26,32 @@ def two_steps(number):
     return step(step(number))
 """
 DECORATORS = ("compiled", "inlined", "called")
+# Compiles two_steps for a number, and does not write the index of what is kept until another process is about to.
+SAVER = """
+import sys, time
+from pathlib import Path
+from numba.core.caching import IndexDataCacheFile
+from simulator.caller import two_steps
+
+mine, other, number = sys.argv[1:]
+
+def meet(at, most_s):
+    Path(mine + at).touch()
+    end_s = time.monotonic() + most_s
+    while not Path(other + at).exists() and time.monotonic() < end_s:
+        time.sleep(0.01)
+
+save_index = IndexDataCacheFile._save_index
+
+def save_together(file, overloads):
+    if "two_steps" in file._index_name:
+        meet("-saves", 3)
+    save_index(file, overloads)
+
+IndexDataCacheFile._save_index = save_together
+meet("-begins", 60)
+two_steps(float(number) if "." in number else int(number))
+"""
 
 
 @pytest.fixture
@@ -45,21 +71,25 @@ def write_callee(path: Path, step: int, decorator: str = "compiled") -> None:
     path.write_text(CALLEE.format(decorator=decorator, step=step))
 
 
-def two_steps_from_ten(package: Path) -> int:
-    """Return what a new process computes."""
+def started(package: Path, code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a new process that has the package."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     # Python's own cache goes by second and size: it would miss an edit of the same length within a second.
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    code = "from simulator.caller import two_steps; print(two_steps(10))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=package.parent,
-        env=environment | {"PYTHONPATH": str(package.parent)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout)
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(package.parent)}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, cwd=package.parent, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def printed(process: subprocess.Popen[str]) -> str:
+    """Return what a process prints until its end."""
+    text, _ = process.communicate()
+    assert process.returncode == 0
+    return text
+
+
+def two_steps_from_ten(package: Path) -> int:
+    """Return what a new process computes."""
+    return int(printed(started(package, "from simulator.caller import two_steps; print(two_steps(10))")))
 
 
 def kept(package: Path) -> list[Path]:
@@ -83,6 +113,22 @@ def test_an_edit_of_the_callee_is_seen_by_a_new_process(package: Path, decorator
     assert two_steps_from_ten(package) == 12
     assert len(kept(package)) == 2
     assert before[0].stat().st_mtime_ns == written_ns
+
+
+def test_processes_that_save_at_once_keep_the_code_of_each(package: Path):
+    # Each compiles another signature, and numba alone would give both the same file: one of them would be lost, or
+    # worse, found in the place of the other.
+    savers = [
+        started(package, SAVER, str(package / mine), str(package / other), number)
+        for mine, other, number in (("a", "b", "10"), ("b", "a", "10.5"))
+    ]
+    for saver in savers:
+        printed(saver)
+    assert len(kept(package)) == 2
+    code = (
+        "from simulator.caller import two_steps as f; print(f(10), f(10.5), sum(f.stats.cache_hits.values()))"
+    )
+    assert printed(started(package, code)) == "12 12.5 2\n"
 
 
 def test_the_digest_is_that_of_all_sources_with_compiled_functions(package: Path, tmp_path: Path):

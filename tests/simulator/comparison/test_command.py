@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from simulator.comparison.sides import RunKilled
 from support.command_line import railplane
 
 TEXT = """\
@@ -70,6 +71,18 @@ def test_fields_are_set_in_all(monkeypatch, capsys, files):
     assert [each["provenance"]["seed"] for each in found["scenarios"]] == [7, 7]
 
 
+def test_a_process_that_is_killed_is_said_on_one_line(monkeypatch, capsys, files):
+    def killed(_scenarios, _jobs, _progress):
+        msg = "a process that ran a scenario was killed"
+        raise RunKilled(msg)
+
+    monkeypatch.setattr("simulator.comparison.sides._run_all", killed)
+    assert railplane(monkeypatch, "compare", *files) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "Stopped, since a process that ran a scenario was killed\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -83,6 +96,7 @@ def test_fields_are_set_in_all(monkeypatch, capsys, files):
         (["planes.yaml", "planes.yaml"], "planes.yaml: this is given twice; name each scenario once"),
         (["planes.yaml", "./planes.yaml"], "planes.yaml: this is given twice; name each scenario once"),
         (["planes.yaml", "rails.yaml", "--set", "seed=x"], "--set seed=x: seed: "),
+        (["planes.yaml", "rails.yaml", "--jobs", "0"], "--jobs: at least 1 scenario"),
         (["planes.yaml", "rails.yaml", "--out", "planes.yaml"], "planes.yaml: --out names a file"),
     ],
 )

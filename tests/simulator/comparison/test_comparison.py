@@ -9,6 +9,7 @@ import pytest
 
 from simulator import compare, load_scenario, simulate
 from simulator.comparison import TABLES
+from simulator.comparison.sides import RunKilled
 from simulator.input_error import InputError
 
 # Every GPU sends an equal part to every other: bytes on each link are proportional to the size.
@@ -110,12 +111,46 @@ def test_runs_in_processes_of_their_own_give_the_same(folder):
     assert shares == [0.5, 1.0]
 
 
+def test_a_process_that_is_killed_is_one_error(folder, monkeypatch):
+    def killed(_place, _loaded):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("simulator.comparison.sides._run", killed)
+    with pytest.raises(RunKilled, match="most likely memory did not suffice: try --jobs 1"):
+        compare([folder / "once.yaml", folder / "narrow.yaml"], jobs=2)
+
+
+def test_what_is_no_list_and_no_number_of_runs_is_refused(folder):
+    for alone in (str(folder / "once.yaml"), folder / "once.yaml", load_scenario(folder / "once.yaml")):
+        with pytest.raises(InputError, match="there is nothing to compare it with") as caught:
+            compare(alone)
+        assert caught.value.file == str(folder / "once.yaml")
+    with pytest.raises(InputError, match="--jobs: at least 1 scenario must run at a time, not 0"):
+        compare([folder / "once.yaml", folder / "narrow.yaml"], jobs=0)
+
+
 def test_fields_that_differ_are_those_that_were_changed(folder):
     fields = compare([folder / "once", folder / "narrow"]).fields
     assert fields.to_dict("records") == [
         {"field": "cluster.topology.uplinks_per_leaf", "scenario": "once", "value": "16"},
         {"field": "cluster.topology.uplinks_per_leaf", "scenario": "narrow", "value": "2"},
     ]
+
+
+def test_a_fault_that_only_one_has_is_told_by_its_fields(folder, tmp_path):
+    # `faults` itself is empty in one and absent in none; `for` and other fields without a value tell nothing
+    faulty = tmp_path / "faulty.yaml"
+    fault = "faults: [{kind: plane, plane: 3, at: 10 us}]\n"
+    faulty.write_text((folder / "planes.yaml").read_text().replace("name: planes", "name: faulty") + fault)
+    comparison = compare([folder / "planes", faulty], jobs=1)
+    fields = comparison.fields
+    assert list(fields["value"][fields["scenario"] == "faulty"]) == ["10 us", "0.0", "plane", "3"]
+    assert fields["value"][fields["scenario"] == "planes"].isna().all()
+    names = "faults.0.at, faults.0.capacity, faults.0.kind, faults.0.plane"
+    assert comparison.verdict[-1] == f"What was changed: {names}."
 
 
 def test_equal_steps_are_said_to_be_equal_and_why(folder):
@@ -130,7 +165,7 @@ def test_equal_steps_are_said_to_be_equal_and_why(folder):
     )
     cost = value(comparison.figures, "network", "cost_usd", "rails", "difference")
     assert f"The network of rails costs {-cost:.1%} less than that of planes, with the same step." in said
-    assert said[-1] == "What was changed: cluster.topology.kind, cluster.topology.planes."
+    assert said[-1] == "What was changed: cluster.topology.kind."
     assert not comparison.cautions
 
 

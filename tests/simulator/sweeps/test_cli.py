@@ -5,9 +5,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from simulator.cli.sweep import _print_table
 from support.command_line import railplane
 from support.sweep_folders import contents
 
@@ -41,6 +44,30 @@ def test_the_table_shows_what_was_swept_what_differs_and_why_points_have_no_resu
     assert "1, 3: workload.ranks: a collective needs at least 2 ranks" in " ".join(text.split())
 
 
+def test_the_table_shows_metrics_that_tell_points_apart(capsys):
+    # the first is the step time by another name, the second differs only in that a point has none
+    table = pd.DataFrame(
+        {
+            "point": [0, 1, 2],
+            "workload.expert_parallel": [8, 16, 32],
+            "step_time_s": [np.nan, 2.0, 3.0],
+            "tpot_s": [np.nan, 2.0, 3.0],
+            "requests": [np.nan, 1.0, 1.0],
+            "dispatch_s": [np.nan, 0.25, 0.5],
+            "outcome": ["refused", "ran", "ran"],
+            "error": ["a GPU needs more", "", ""],
+        }
+    )
+    _print_table(table, ["workload.expert_parallel"], Console(width=80))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[:3] == [["workload"], [".expert"], ["point", "_parallel", "step_time_s", "dispatch_s"]]
+    assert lines[4:7] == [
+        ["0", "8", "refused", "-"],
+        ["1", "16", "2", "s", "250", "ms"],
+        ["2", "32", "3", "s", "500", "ms"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -60,7 +87,7 @@ def test_wrong_input_is_one_line_and_status_two(monkeypatch, capsys, quick, argu
     assert captured.err.count("\n") == 1
 
 
-def test_a_fault_of_ours_gives_status_one(monkeypatch, capsys, quick):
+def test_a_fault_of_ours_gives_status_one(monkeypatch, capsys, quick, tmp_path):
     def at_fault(_loaded):
         msg = "ours"
         raise ZeroDivisionError(msg)
@@ -69,7 +96,10 @@ def test_a_fault_of_ours_gives_status_one(monkeypatch, capsys, quick):
     assert railplane(monkeypatch, "sweep", quick, *OVER) == 1
     captured = capsys.readouterr()
     assert "ZeroDivisionError: ours" in captured.out
-    assert "2 of 4 points failed" in captured.err
+    # there is nothing to go on with
+    assert captured.err.splitlines()[-1] == "2 of 4 points failed: see the column `error`"
+    assert railplane(monkeypatch, "sweep", quick, *OVER, "--out", tmp_path / "out") == 1
+    assert capsys.readouterr().err.endswith("see the column `error`; --resume tries them again\n")
 
 
 @pytest.mark.parametrize(("sent", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])

@@ -42,7 +42,10 @@ def test_a_write_that_is_cut_off_leaves_nothing_that_counts(quick, tmp_path, mon
     (out / "points/000001.json").unlink()
     (out / "points/.000001.json.77.tmp").write_text("{half")
     (out / ".sweep.csv.77.tmp").write_text("half")
+    others = out / ".others.tmp"
+    others.write_text("not the sweep's")
     sweep(quick, OVER, jobs=1, out=out, resume=True)
+    others.unlink()
     assert contents(out) == whole
 
     def full(_descriptor: int) -> None:
@@ -130,8 +133,10 @@ def test_a_file_that_the_scenario_names_belongs_to_the_sweep(tmp_path):
 def test_a_record_that_someone_changed_is_named(quick, tmp_path):
     out = tmp_path / "out"
     sweep(quick, OVER, jobs=1, out=out)
-    for wrong in ("", "[]", (out / "points/000000.json").read_text()):
-        (out / "points/000002.json").write_text(wrong)
+    record = (out / "points/000002.json").read_text()
+    unknown = record.replace('"outcome": "ran"', '"outcome": "well"')
+    for wrong in ("", "[]", "\udcff", unknown, (out / "points/000000.json").read_text()):
+        (out / "points/000002.json").write_text(wrong, "utf-8", errors="surrogateescape")
         with pytest.raises(InputError, match="not the record that the sweep wrote; delete it") as caught:
             sweep(quick, OVER, jobs=1, out=out, resume=True)
         assert caught.value.file == str(out / "points/000002.json")
