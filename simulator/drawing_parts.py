@@ -26,8 +26,10 @@ def new_figure(title: str, subtitle: str, height_in: float) -> Figure:
     head_in = 0.75
     figure = Figure(figsize=(WIDTH_IN, height_in + head_in))
     top = height_in + head_in
-    figure.text(0.5, 1 - 0.28 / top, title, ha="center", va="center", fontsize=13, weight="bold", color=DARK)
-    figure.text(0.5, 1 - 0.56 / top, subtitle, ha="center", va="center", fontsize=9, color=DARK)
+    for below_in, text, most_size, weight in ((0.28, title, 13.0, "bold"), (0.56, subtitle, 9.0, "normal")):
+        size = min(most_size, 0.96 * WIDTH_IN / (CHARACTER_IN * max(1, len(text))))
+        how: dict[str, Any] = {"ha": "center", "va": "center", "color": DARK, "parse_math": False}
+        figure.text(0.5, 1 - below_in / top, text, fontsize=size, weight=weight, **how)
     return figure
 
 
@@ -51,7 +53,7 @@ def write(
 ) -> None:
     """Write text around a place."""
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": colour, "zorder": 5}
-    axes.text(x, y, text, **(style | how))
+    axes.text(x, y, text, parse_math=False, **(style | how))  # names may hold dollars
 
 
 def draw_box(

@@ -18,7 +18,8 @@ FloatArray = NDArray[np.float64]
 
 _DEVICE: Final = re.compile(r"node(\d+)/(gpu|nvswitch|pcie|host|nic)(\d*)")
 _NAMES: Final = {"gpu": "GPU", "nvswitch": "NVSwitch", "pcie": "PCIe switch", "host": "host", "nic": "NIC"}
-NETWORK_KINDS: Final = ("nic", "leaf_spine", "spine_core", "router_local", "router_global")
+_ROUTER_KINDS: Final = ("router_local", "router_global")
+NETWORK_KINDS: Final = ("nic", "leaf_spine", "spine_core", *_ROUTER_KINDS)
 _ROUNDING: Final = 1e-12
 
 
@@ -46,7 +47,7 @@ def switch_layers(links: pd.DataFrame) -> dict[str, str]:
     pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in NETWORK_KINDS}
     for kind, source, target in zip(cables["kind"], cables["source"], cables["target"], strict=True):
         pairs[kind].append((source, target))
-    routers = {end for kind in ("router_local", "router_global") for pair in pairs[kind] for end in pair}
+    routers = {end for kind in _ROUTER_KINDS for pair in pairs[kind] for end in pair}
     layer = dict.fromkeys(sorted(routers), "router")
     for pair in pairs["nic"]:
         layer |= {end: "leaf" for end in pair if place_of(end) is None and end not in routers}
@@ -92,11 +93,11 @@ def layer_names(links: pd.DataFrame) -> list[str]:
 def rails(links: pd.DataFrame) -> IntArray:
     """Return the rail of each link of a multi-rail network, -1 elsewhere: [num_links].
 
-    Rails are told by the leaves: each has NICs of one index alone, in a network that is not split into planes.
+    Rails are told by the leaves: each has NICs of one index alone, in a tree that is not split into planes.
     """
     rail = np.full(len(links), -1)
     kinds, sources, targets = (links[name].to_numpy() for name in ("kind", "source", "target"))
-    if links["plane"].max() > 0:
+    if links["plane"].max() > 0 or np.isin(kinds, _ROUTER_KINDS).any():
         return rail
     rail_of_leaf: dict[str, set[int]] = {}
     for source, target in zip(sources[kinds == "nic"], targets[kinds == "nic"], strict=True):

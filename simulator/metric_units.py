@@ -10,7 +10,7 @@ _DIMENSIONS: Final = (
     (re.compile(r"(^breakdown_s\.|(?<!per)_s$)"), "time"),
     (re.compile(r"_usd$"), "dollars"),
 )
-_SHARES: Final = re.compile(r"(^|[_.])(mfu_\w+|\w*utilisation|\w*_fraction)$")
+_SHARES: Final = re.compile(r"(^|[_.])(mfu_\w+|\w*utilisation|\w*_fraction|\w*_error)$")
 
 
 def dimension_of(name: str) -> str | None:

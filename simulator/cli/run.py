@@ -1,5 +1,6 @@
 """`railplane run`: one scenario, its report, and the files that `--out` holds."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ def run(
     *,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write tables, trace and plots there.")
+        Path | None, typer.Option(metavar="DIR", help="Write report, tables, trace and pictures there.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -26,8 +27,8 @@ def run(
     from simulator.scenario import load_scenario
 
     loaded = load_scenario(scenario, overrides or [])
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(str(out), None, None, "--out names a file; give a folder, which is made if need be")
+    if out is not None:
+        _make_folder(out, scenario)
     with progress_bar() as progress:
         result = simulate(loaded, progress)
     if out is not None:
@@ -44,9 +45,26 @@ def run(
         typer.echo(f"Wrote {out}", err=True)
 
 
+def _make_folder(out: Path, scenario: Path) -> None:
+    """Make the folder that `--out` names, before the run, which would be lost if it could not be written."""
+    if (out / "scenario.yaml").resolve() == scenario.resolve():
+        message = (
+            "--out would write the scenario as resolved over the scenario's own file; give another folder"
+        )
+        raise InputError(str(out), None, None, message)
+    if out.exists() and not out.is_dir():
+        raise InputError(str(out), None, None, "--out names a file; give a folder, which is made if need be")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(str(out), None, None, f"--out cannot be made: {error.strerror}") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise InputError(str(out), None, None, "--out cannot be written; give a folder of your own")
+
+
 def _save(result: "Result", out: Path) -> None:
     """Write everything that `--out` holds."""
-    from simulator.plots import result_pictures, save_figure
+    from simulator.plots import result_pictures, save_pictures
     from simulator.report_page import read_images, report_page
     from simulator.trace import chrome_trace
 
@@ -54,9 +72,8 @@ def _save(result: "Result", out: Path) -> None:
         result.save(out)
         (out / "trace.json").write_text(chrome_trace(result), "utf-8")
         pictures = result_pictures(result)
-        for picture in pictures:
-            for suffix in ("png", "svg"):
-                save_figure(picture.figure, out / f"{picture.name}.{suffix}")
+        save_pictures(pictures, out)
         (out / "report.html").write_text(report_page(result, read_images(pictures, out)), "utf-8")
     except OSError as error:
-        raise InputError(str(out), None, None, f"cannot write there: {error.strerror}") from error
+        place = str(error.filename or out)
+        raise InputError(place, None, None, f"cannot write there: {error.strerror}") from error

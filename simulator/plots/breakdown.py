@@ -1,11 +1,14 @@
 """Where the step went, and how busy each kind of link was over the whole of it."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from matplotlib.axes import Axes
 
 from simulator.plots.style import COLOURS, legend_above
 from simulator.units import fitting_unit
+
+_MOST_KINDS: Final = 6  # whose names have room side by side
 
 
 def plot_breakdown(breakdown_s: Mapping[str, float], axes: Axes) -> Axes:
@@ -31,7 +34,8 @@ def plot_kinds(kinds: Mapping[str, Mapping[str, float]], axes: Axes) -> Axes:
         heights = [100 * kinds[name][key] for name in names]
         bars = axes.bar(places, heights, 0.38, label=label, color=COLOURS[offset])
         axes.bar_label(bars, fmt="{:.0f}", padding=2, fontsize=8)
-    axes.set_xticks(range(len(names)), names, fontsize=9)
+    shown = names if len(names) <= _MOST_KINDS else [name.replace("_", "_\n") for name in names]
+    axes.set_xticks(range(len(names)), shown, fontsize=9)
     axes.set_ylabel("utilisation (% of datasheet)")
     axes.set_ylim(0, 105)
     legend_above(axes)

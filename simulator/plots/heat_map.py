@@ -52,11 +52,12 @@ def draw_heat_map(result: Result) -> Figure:
         figure = new_figure(title, f"A row is {rows.meaning}", height_in)
         for place, (name, shares) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), place + 1)
-            _draw_map(axes, shares, result.step_time_s)
+            _draw_map(axes, shares, loads.edges_s)
             axes.set_title(name, fontsize=9)
-            axes.set_yticks(range(len(names)), names if place == 0 else [], fontsize=_TEXT)
+            labels = names if place == 0 else []
+            axes.set_yticks(range(len(labels)), labels, fontsize=_TEXT)
         colours = ScalarMappable(Normalize(0, 100), load_colours())
-        figure.colorbar(colours, ax=figure.axes, label="utilisation (% of datasheet)", pad=0.01)
+        figure.colorbar(colours, ax=figure.axes, label="utilisation\n(% of datasheet)", pad=0.01)
     return figure
 
 
@@ -98,8 +99,12 @@ def _link_label(key: tuple[str, str, str, int]) -> str:
     return f"{kind}: {source} to {target}" + (f", {number}" if number else "")
 
 
-def _draw_map(axes: Axes, shares: FloatArray, step_time_s: float) -> None:
-    """Draw shares [num_rows, num_bins] as colours. Bins are equal but for the last, which may be shorter."""
+def _draw_map(axes: Axes, shares: FloatArray, edges_s: FloatArray) -> None:
+    """Draw shares [num_rows, num_bins] as colours.
+
+    edges_s: [num_bins + 1] of bins that are equal but for the last, which the end of the step may cut off
+    """
+    width_s, step_time_s = float(edges_s[1] - edges_s[0]), float(edges_s[-1])
     unit, factor = fitting_unit(step_time_s, "time")
     axes.imshow(
         100 * shares,
@@ -108,7 +113,8 @@ def _draw_map(axes: Axes, shares: FloatArray, step_time_s: float) -> None:
         vmax=100,
         aspect="auto",
         interpolation="nearest",
-        extent=(0, step_time_s / factor or 1.0, len(shares) - 0.5, -0.5),
+        extent=(0, width_s * shares.shape[1] / factor, len(shares) - 0.5, -0.5),
     )
+    axes.set_xlim(0, step_time_s / factor)
     axes.set_xlabel(f"time ({unit})")
     axes.grid(visible=False)

@@ -22,11 +22,13 @@ class Line(NamedTuple):
 
 
 def plot_over_time(link_timeline: pd.DataFrame, links: pd.DataFrame, step_time_s: float, axes: Axes) -> Axes:
-    """Draw the mean utilisation of each link kind over time, in percent of what the datasheets of its links say."""
+    """Draw the mean utilisation of each link kind over time, in percent of what the datasheets of its links say.
+
+    Kinds that hardly differ share a line.
+    """
     groups = LinkGroups.by(links["kind"].tolist())
     loads = loads_over_time(link_timeline, links, groups, step_time_s)
-    lines = [Line(label, row) for label, row in zip(groups.labels, loads.mean, strict=True) if row.any()]
-    return plot_lines(lines, loads, axes)
+    return plot_lines(joined_lines(groups.labels, loads.mean), loads, axes)
 
 
 def plot_lines(lines: list[Line], loads: LoadsOverTime, axes: Axes) -> Axes:
@@ -34,14 +36,15 @@ def plot_lines(lines: list[Line], loads: LoadsOverTime, axes: Axes) -> Axes:
     step_time_s = float(loads.edges_s[-1])
     unit, factor = fitting_unit(step_time_s, "time")
     for place, line in enumerate(lines):
-        stairs = axes.stairs(
-            100 * line.shares,
+        axes.plot(
             loads.edges_s / factor,
+            100 * np.append(line.shares, line.shares[-1]),
+            drawstyle="steps-post",
             label=line.label,
             color=COLOURS[place % len(COLOURS)],
+            linestyle=DASHES[place % len(DASHES)],
             linewidth=1.6,
         )
-        stairs.set_linestyle(DASHES[place % len(DASHES)])
     axes.set_xlabel(f"time ({unit})")
     axes.set_ylabel("mean utilisation\n(% of datasheet)")
     axes.set_xlim(0, step_time_s / factor or 1.0)
@@ -50,11 +53,11 @@ def plot_lines(lines: list[Line], loads: LoadsOverTime, axes: Axes) -> Axes:
     return axes
 
 
-def joined_lines(labels: tuple[str, ...], shares: FloatArray, noun: str) -> list[Line]:
+def joined_lines(labels: tuple[str, ...], shares: FloatArray, noun: str = "") -> list[Line]:
     """Return a line for each group that carries anything, one for those that are alike, and few enough to read.
 
-    labels: of the groups, ascending numbers where `noun` says what they are, such as `plane`, else layers. Where
-    there would be too many, the least busy become one line, their mean.
+    labels: of the groups, ascending numbers where `noun` says what they are, such as `plane`, else names of layers or
+    kinds. Where there would be too many, the least busy become one line, their mean.
     """
     bundles: list[list[int]] = []
     for group in np.flatnonzero(shares.any(axis=1)).tolist():

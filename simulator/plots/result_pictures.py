@@ -10,7 +10,7 @@ from simulator.plots.heat_map import draw_heat_map, heat_rows
 from simulator.plots.network_load import draw_network_load
 from simulator.plots.overview import draw_overview
 from simulator.plots.picture import Picture
-from simulator.plots.roofline import draw_roofline
+from simulator.plots.roofline import draw_roofline, has_roofline
 from simulator.plots.saving import settle
 from simulator.plots.utilisation_lines import draw_utilisation_lines
 from simulator.result import Result
@@ -48,7 +48,7 @@ def _pictures(result: Result) -> Iterator[Picture]:
             " links, and those that hardly differ share one."
         )
         yield Picture("utilisation_lines", caption, draw_utilisation_lines(result))
-    if summary.get("kernels"):
+    if has_roofline(summary):
         caption = (
             "What kernels reach of the GPU's peaks. Points: arithmetic over arithmetic intensity, larger for kernels"
             " that take more of the time, under the GPU's roofs. Bars: kernels that only move bytes."
@@ -60,7 +60,8 @@ def _overview_caption(result: Result, *, has_stages: bool) -> str:
     parts = ["Where the step went."]
     if result.links["bytes"].any():
         parts.append(
-            "How busy each kind of link was over the step, on average and its busiest link, and over time."
+            "How busy each kind of link was over the step, on average and its busiest link, and over time; kinds that"
+            " hardly differ share a line."
         )
     if has_stages:
         parts.append("When the GPUs of each pipeline rank computed.")

@@ -17,6 +17,7 @@ _LEAST_SIZE: Final = 5.0  # of a marker, points
 _SIZE: Final = 16.0  # more for a kernel that takes the whole step: its area tells the share
 _LEGEND_ROW_IN: Final = 0.2
 _COLUMNS: Final = 2  # of the legend
+_LEGEND_SCALE: Final = 0.75  # of its markers, which would reach into other rows
 _FORMATS: Final = {"fp8": "-", "bf16": "--"}  # and the line of its roof
 _STEPS: Final = (1.0, 2.0, 5.0)  # of the scales
 
@@ -26,10 +27,11 @@ Kernels = Mapping[str, Mapping[str, Any]]
 def draw_roofline(summary: Mapping[str, Any]) -> Figure:
     """Return the roofline of a run: kernels that compute as points, those that only move bytes as bars beside it.
 
-    summary: of a result, with `kernels`; raises ValueError where there are none.
+    summary: of a result, with `kernels`; raises ValueError where there are none, or no peaks beside them.
     """
-    if not summary.get("kernels"):
-        msg = "there is no roofline to draw: the run has no priced kernels"
+    if not has_roofline(summary):
+        lacks = "no peaks of its GPU: run it again" if summary.get("kernels") else "no priced kernels"
+        msg = f"there is no roofline to draw: the run has {lacks}"
         raise ValueError(msg)
     told = summary["kernels"]
     kernels: Kernels = {name: row for name, row in told["by_kernel"].items() if row["seconds"] > 0.0}
@@ -50,8 +52,14 @@ def draw_roofline(summary: Mapping[str, Any]) -> Figure:
             plot(rows, told["peaks"], axes)
             if plot is _plot_points:
                 found = axes.get_legend_handles_labels()
-                figure.legend(*found, loc="outside lower left", ncols=_COLUMNS, frameon=False, fontsize=8)
+                look: dict[str, Any] = {"frameon": False, "fontsize": 8, "markerscale": _LEGEND_SCALE}
+                figure.legend(*found, loc="outside lower left", ncols=_COLUMNS, **look)
     return figure
+
+
+def has_roofline(summary: Mapping[str, Any]) -> bool:
+    """Return whether a run has kernels, and its GPU's peaks, which folders of older versions lack."""
+    return "peaks" in summary.get("kernels", {})
 
 
 def _plot_points(kernels: Kernels, peaks: Mapping[str, Any], axes: Axes) -> None:
@@ -66,16 +74,10 @@ def _plot_points(kernels: Kernels, peaks: Mapping[str, Any], axes: Axes) -> None
     left, right = min(corners) / 2, max(corners) * 3
     for name, peak in roofs.items():
         at = np.array([left, peak / memory, right])
-        peaks_of = f"{show_quantity(memory, 'bytes per second')}, {show_quantity(peak, 'flop per second')}"
         roof = np.minimum(at * memory, peak) / factor
-        axes.plot(
-            at,
-            roof,
-            color="#444444",
-            linestyle=_FORMATS[name],
-            linewidth=1.4,
-            label=f"{name.upper()} roof: {peaks_of}",
-        )
+        peaks_of = f"{show_quantity(memory, 'bytes per second')}, {show_quantity(peak, 'flop per second')}"
+        style: dict[str, Any] = {"color": "#444444", "linestyle": _FORMATS[name], "linewidth": 1.4}
+        axes.plot(at, roof, label=f"{name.upper()} roof: {peaks_of}", **style)
     for place, (name, row) in enumerate(kernels.items()):
         axes.plot(
             [intensity[name]],
@@ -88,12 +90,17 @@ def _plot_points(kernels: Kernels, peaks: Mapping[str, Any], axes: Axes) -> None
             label=f"{name}, {row['arithmetic'].upper()}: {100 * row['step_share']:.1f} % of the time",
             zorder=3,
         )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _set_scales(axes)
     axes.set_xlim(left, right)
     axes.set_ylim(min(rates) / factor / 3, max(roofs.values()) / factor * 2)
     axes.set_xlabel("arithmetic intensity (FLOP per byte of memory traffic)")
     axes.set_ylabel(f"arithmetic of a GPU ({unit})")
+
+
+def _set_scales(axes: Axes) -> None:
+    """Make both scales logarithmic, with plain numbers at 1, 2 and 5."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.grid(visible=True, which="major", axis="both", alpha=0.3)
     for scale in (axes.xaxis, axes.yaxis):
         scale.set_major_locator(LogLocator(10.0, subs=_STEPS))
@@ -105,12 +112,14 @@ def _plot_bars(kernels: Kernels, peaks: Mapping[str, Any], axes: Axes) -> None:
     """Draw what share of the memory's bandwidth each kernel that only moves bytes reaches."""
     percent = [100 * row["bytes_per_s"] / peaks["memory_bytes_per_s"] for row in kernels.values()]
     axes.barh(list(kernels), percent, color=COLOURS[4], height=0.6)
+    end = max(100.0, *percent)
     for place, (value, row) in enumerate(zip(percent, kernels.values(), strict=True)):
         text = f"{value:.0f} %; {100 * row['step_share']:.1f} % of the time"
-        axes.text(103, place, text, fontsize=8, va="center")  # beyond the line of the peak
+        axes.text(1.03 * end, place, text, fontsize=8, va="center")  # beyond the line of the peak
     axes.invert_yaxis()
-    axes.set_xlim(0, 195)
+    axes.set_xlim(0, 1.95 * end)
     axes.set_xticks([0, 25, 50, 75, 100])
+    axes.spines["bottom"].set_bounds(0, end)
     axes.axvline(100, color="#444444", linewidth=1.0)
     axes.set_xlabel(f"memory traffic (% of {show_quantity(peaks['memory_bytes_per_s'], 'bytes per second')})")
     axes.grid(visible=False)

@@ -1,6 +1,6 @@
 """Networks of routers in groups, such as Dragonfly and Slim Fly, with their cables coloured by load."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import networkx as nx
 import pandas as pd
@@ -21,55 +21,68 @@ _LOCAL: Final = "router_local"
 Pair = tuple[str, str]
 
 
+class _Drawn(NamedTuple):
+    """What is drawn: names of dots, group by group, the load of each dot and line, and what a dot and a line are."""
+
+    dots: list[list[str]]
+    dot_loads: dict[str, float]
+    line_loads: dict[Pair, float]
+    meaning: str
+
+
 def draw_router_load(links: pd.DataFrame, title: str) -> Figure:
     """Return the picture of groups of routers; links: those of the network alone.
 
     Up to 144 routers are drawn one by one, coloured by the mean of the cables of their NICs; else groups, coloured by
     the mean of the cables within them.
     """
+    drawn = _drawn(links)
+    centres, radius, place = group_places(drawn.dots, in_rows=False)
+    subtitle = f"{drawn.meaning}, coloured by the busiest of them, either way"
+    figure = new_figure(title, subtitle, HEIGHT_IN)
+    axes = new_panel(figure, 0, 0, LEFT_IN, HEIGHT_IN)
+    _draw_lines(axes, place, drawn.line_loads)
+    axes.scatter(
+        [x for x, _ in place.values()],
+        [y for _, y in place.values()],
+        s=max(10.0, min(80.0, (radius * 72 * 0.5) ** 2)),
+        color=[colour_of_load(drawn.dot_loads.get(name, 0.0)) for name in place],
+        edgecolors="#444444",
+        linewidths=0.5,
+        zorder=3,
+    )
+    write_groups(axes, centres, radius, in_rows=False, numbers=list(range(len(drawn.dots))))
+    _write_kinds(figure, links)
+    add_load_scale(figure, LEFT_IN + 0.3, HEIGHT_IN / 2 - 1, 3.6)
+    return figure
+
+
+def _drawn(links: pd.DataFrame) -> _Drawn:
+    """Return routers and the cables between them where they are few, else groups and the cables between those."""
     between = links[links["kind"] != "nic"]
     loads = _busiest(between)
     groups = _groups(links)
     group_of = {name: str(number) for number, members in enumerate(groups) for name in members}
     if len(group_of) <= _MOST_ROUTERS and len(loads) <= _MOST_CABLES:
-        centres, radius, place = group_places(groups, in_rows=False)
-        dots = _router_dots(links)
         what = "A dot is a router, coloured by the mean of its NICs' cables; a line is all cables between two routers"
-    else:
-        names = [[str(number)] for number in range(len(groups))]
-        centres, radius, place = group_places(names, in_rows=False)
-        dots = _group_dots(between, group_of)
-        far = between[between["kind"] != _LOCAL]
-        loads = _busiest(far.assign(source=far["source"].map(group_of), target=far["target"].map(group_of)))
-        what = "A dot is a group, coloured by the mean of the cables within; a line is all cables between two groups"
-    figure = new_figure(title, f"{what}, coloured by the busiest of them, either way", HEIGHT_IN)
-    axes = new_panel(figure, 0, 0, LEFT_IN, HEIGHT_IN)
-    _draw_lines(axes, place, loads)
-    size = max(10.0, min(80.0, (radius * 72 * 0.5) ** 2))
-    for name, (x, y) in place.items():
-        axes.scatter(
-            [x],
-            [y],
-            s=size,
-            color=colour_of_load(dots.get(name, 0.0)),
-            edgecolors="#444444",
-            linewidths=0.5,
-            zorder=3,
-        )
-    write_groups(axes, centres, radius, in_rows=False, numbers=list(range(len(groups))))
+        return _Drawn(groups, _router_dots(links), loads, what)
+    far = between[between["kind"] != _LOCAL]
+    loads = _busiest(far.assign(source=far["source"].map(group_of), target=far["target"].map(group_of)))
+    what = (
+        "A dot is a group, coloured by the mean of the cables within; a line is all cables between two groups"
+    )
+    return _Drawn(
+        [[str(number)] for number in range(len(groups))], _group_dots(between, group_of), loads, what
+    )
+
+
+def _write_kinds(figure: Figure, links: pd.DataFrame) -> None:
+    """Write the mean and the busiest of each kind of link beside the groups."""
     side = new_panel(figure, LEFT_IN, 0, WIDTH_IN - LEFT_IN, HEIGHT_IN)
     for number, (kind, rows) in enumerate(links.groupby("kind", sort=False)):
         mean, most = 100 * rows["utilisation"].mean(), 100 * rows["utilisation"].max()
-        write(
-            side,
-            0.3,
-            HEIGHT_IN / 2 + 0.6 - 0.28 * number,
-            f"{kind}: mean {mean:.1f} %, busiest {most:.1f} %",
-            9,
-            ha="left",
-        )
-    add_load_scale(figure, LEFT_IN + 0.3, HEIGHT_IN / 2 - 1, 3.6)
-    return figure
+        text = f"{kind}: mean {mean:.1f} %, busiest {most:.1f} %"
+        write(side, 0.3, HEIGHT_IN / 2 + 0.6 - 0.28 * number, text, 9, ha="left")
 
 
 def _groups(links: pd.DataFrame) -> list[list[str]]:

@@ -27,6 +27,7 @@ _STYLE: Final[dict[str, Any]] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "font.size": 10,
+    "text.parse_math": False,  # names may hold dollars
 }
 
 
@@ -46,8 +47,10 @@ def load_colours() -> Colormap:
 def new_figure(title: str, subtitle: str, height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """Return a figure with a heading that breaks its lines where it must."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    lines = textwrap.wrap(subtitle, int(width_in * _CHARACTERS_AN_INCH))
-    figure.suptitle("\n".join([title, *lines]), fontsize=10)
+    room = int(width_in * _CHARACTERS_AN_INCH)
+    figure.suptitle(
+        "\n".join(line for text in (title, subtitle) for line in textwrap.wrap(text, room)), fontsize=10
+    )
     return figure
 
 

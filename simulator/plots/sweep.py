@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 
 from simulator.metric_units import dimension_of, is_share
@@ -54,25 +54,17 @@ def draw_sweep(
     table: a row a point, as `simulator.sweeps` has it; x: the swept path to the right; y: the column upwards; series:
     other swept paths, of whose values each combination has a line (None: all that the table has). Points that did not
     run are crosses on the axis. Where the table has `memory_bytes_per_gpu`, it is drawn below, with the GPU's memory
-    as the limit. Raises ValueError for a column that the table lacks, and where no point has a value.
+    as the limit. Raises ValueError for a column that the table lacks, or that has no numbers to draw.
     """
-    swept = swept_paths(table)
-    others = [path for path in swept if path != x] if series is None else list(series)
-    for name in (x, y, *others):
-        if name not in table.columns:
-            msg = f"the table has no column {name!r}; swept are {', '.join(swept) or 'no fields'}"
-            raise ValueError(msg)
-    if table[y].isna().all():
-        msg = f"there is nothing to draw: no point has a value of {y!r}"
-        raise ValueError(msg)
+    others = _checked(table, x, y, series)
     axis = _axis_of(table[x])
     curves = list(_curves(table, x, others, axis))
+    title = ", ".join(others) if others and len(curves) > 1 else ""
     has_memory = y != MEMORY and MEMORY in table.columns and bool(table[MEMORY].notna().any())
     heights = [_TOP_IN, _MEMORY_IN] if has_memory else [_TOP_IN]
+    legend_rows = -(-len(curves) // _columns(curves)) + 2 if title else 1
+    names_rows = max((name.count("\n") for name in axis.names), default=0)
     with styled():
-        named = bool(others) and len(curves) > 1
-        legend_rows = -(-len(curves) // _columns(curves)) + 2 if named else 1
-        names_rows = max((name.count("\n") for name in axis.names), default=0)
         height_in = sum(heights) + _TEXT_ROW_IN * (legend_rows + names_rows) + 0.4
         figure = new_figure(f"{y} over {x}", "", height_in)
         grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
@@ -85,8 +77,25 @@ def draw_sweep(
         panels[-1].set_xlabel(x)
         if has_memory or y == MEMORY:
             _draw_limit(panels[-1], table)
-        _add_legend(panels[0], curves, ", ".join(others) if named else "")
+        _add_legend(panels[0], curves, title)
     return figure
+
+
+def _checked(table: pd.DataFrame, x: str, y: str, series: Sequence[str] | None) -> list[str]:
+    """Return the swept paths of whose values each combination has a line; ValueError where nothing can be drawn."""
+    swept = swept_paths(table)
+    others = [path for path in swept if path != x] if series is None else list(series)
+    for name in (x, y, *others):
+        if name not in table.columns:
+            msg = f"the table has no column {name!r}; swept are {', '.join(swept) or 'no fields'}"
+            raise ValueError(msg)
+    if not pd.api.types.is_numeric_dtype(table[y]):
+        msg = f"column {y!r} holds no numbers; draw a metric, such as step_time_s"
+        raise ValueError(msg)
+    if table[y].isna().all():
+        msg = f"there is nothing to draw: no point has a value of {y!r}"
+        raise ValueError(msg)
+    return others
 
 
 def swept_paths(table: pd.DataFrame) -> list[str]:
@@ -182,6 +191,8 @@ def _set_x(axes: Axes, axis: _Axis) -> None:
     axes.set_xlim(*(2.0**ends if axis.is_log else ends).tolist())
     if axis.names:
         axes.set_xticks(places, [""] * len(places))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_label(value)))
     axes.xaxis.set_minor_locator(NullLocator())
 
 

@@ -168,6 +168,27 @@ def test_bad_input_gives_one_message_and_status_2(monkeypatch, capsys, small, ar
     assert message in captured.err
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_run(monkeypatch, capsys, small):
+    monkeypatch.setattr("simulator.run.simulate", lambda *_: pytest.fail("it ran"))
+    assert railplane(monkeypatch, "run", small, "--out", small / "deep") == 2
+    assert capsys.readouterr().err == f"{small}/deep: --out cannot be made: Not a directory\n"
+
+
+def test_a_scenario_is_not_written_over(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    assert railplane(monkeypatch, "run", path, "--out", ".") == 2
+    assert "over the scenario's own file" in capsys.readouterr().err
+    assert path.read_text() == SMALL
+
+
+def test_a_file_that_cannot_be_written_is_named(monkeypatch, capsys, small, tmp_path):
+    (tmp_path / "out" / "overview.svg").mkdir(parents=True)
+    assert railplane(monkeypatch, "run", small, "--out", tmp_path / "out") == 2
+    assert capsys.readouterr().err == f"{tmp_path}/out/overview.svg: cannot write there: Is a directory\n"
+
+
 @pytest.mark.parametrize("arguments", [["run"], ["walk"], ["run", "x.yaml", "--json=1"]])
 def test_bad_usage_is_status_2(monkeypatch, capsys, arguments):
     assert railplane(monkeypatch, *arguments) == 2

@@ -53,7 +53,7 @@ def test_rails_are_those_of_the_leaves():
     assert set(expected) == {-1, *range(8)}
 
 
-@pytest.mark.parametrize("topology", [TWO_LAYERS, PLANES])
+@pytest.mark.parametrize("topology", [TWO_LAYERS, PLANES, ROUTERS | {"endpoints_per_router": 1}])
 def test_networks_that_are_not_multi_rail_have_no_rails(topology: dict[str, Any]):
     assert set(rails(links_of(topology, 4)[0]).tolist()) == {-1}
 

@@ -30,6 +30,7 @@ def test_the_dimension_is_told_by_the_name(name: str, dimension: str | None):
         ("mfu_causal", True),
         ("links.nic.peak_utilisation", True),
         ("links.nic.saturated_fraction", True),
+        ("median_absolute_time_error", True),
         ("tpot_s", False),
     ],
 )

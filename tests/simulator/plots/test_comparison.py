@@ -20,7 +20,7 @@ workload: {kind: expert-parallel, tokens_per_rank: 64, expert_parallel: 16}
 KERNELS = """\
 name: kernels
 cluster: {node: h800, nodes: 1, topology: {kind: none}}
-workload: {kind: kernels, calls: [{kind: copy, read_bytes: 1 MiB, written_bytes: 1 MiB}]}
+workload: {kind: kernels, calls: [{kind: copy, size_bytes: 1048576}]}
 """
 
 
@@ -53,6 +53,14 @@ def test_kinds_that_carry_nothing_are_left_out(saved):
     titles = [axes.get_title("left") for axes in draw_comparison(compared(saved, 2, 1)).axes]
     assert "nic links, busiest first" in titles
     assert not any("pcie_host" in title for title in titles)
+
+
+def test_without_traffic_there_are_breakdowns_alone(tmp_path):
+    (tmp_path / "kernels.yaml").write_text(KERNELS)
+    loaded = load_scenario(tmp_path / "kernels.yaml")
+    figure = draw_comparison(compare({"a": loaded, "b": loaded}, jobs=1))
+    assert [len(axes.containers) for axes in figure.axes] == [2]
+    save_figure(figure, tmp_path / "kernels.png")
 
 
 @pytest.mark.parametrize("count", [2, 6])

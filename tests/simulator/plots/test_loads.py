@@ -74,6 +74,11 @@ def colours_of_lines(figure: Figure) -> list[str]:
     ]
 
 
+def colours_of_dots(figure: Figure) -> list[str]:
+    _, dots = figure.axes[0].collections
+    return [to_hex(colour) for colour in dots.get_facecolor()]
+
+
 def test_cables_have_the_colour_of_their_busier_way_and_idle_ones_are_grey():
     drawn = colours_of_lines(draw_network_load(result_of(TREE)))
     between_switches, nics = drawn[:2], drawn[2:]
@@ -113,8 +118,7 @@ def test_routers_are_drawn_with_lines_in_and_between_groups():
     }
     figure = draw_network_load(result_of(loads))
     assert colours_of_lines(figure) == [colour_of_load(0.2), colour_of_load(0.7)]
-    dots = [to_hex(dot.get_facecolor()[0]) for dot in figure.axes[0].collections[1:]]
-    assert dots == [colour_of_load(0.3), IDLE, IDLE]  # r0, r1, r2
+    assert colours_of_dots(figure) == [colour_of_load(0.3), IDLE, IDLE]  # r0, r1, r2
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert {"group 0", "group 1", "router_local: mean 40.0 %, busiest 70.0 %"} <= set(texts)
 
@@ -127,9 +131,7 @@ def test_many_routers_are_drawn_by_groups():
             loads |= both_ways("router_local", f"g{group}r{member}", f"g{group}r{member + 1}", 0.3, 0.3)
         loads |= both_ways("router_global", f"g{group}r0", f"g{(group + 1) % 50}r1", group / 100, 0.0)
     figure = draw_network_load(result_of(loads))
-    dots = figure.axes[0].collections[1:]
-    assert len(dots) == 50
-    assert {to_hex(dot.get_facecolor()[0]) for dot in dots} == {colour_of_load(0.3)}
+    assert colours_of_dots(figure) == [colour_of_load(0.3)] * 50
     assert colours_of_lines(figure) == [colour_of_load(group / 100) for group in range(50)]
 
 
@@ -160,6 +162,16 @@ def test_few_links_have_a_row_each():
     assert len(labels) == 6  # without the two that carried nothing
     percent = np.asarray(axes.images[0].get_array())
     assert percent[0].tolist() == pytest.approx([60, 0])  # 30% of the step, all of it in its first half
+
+
+def test_the_map_ends_with_the_step_within_its_last_bin():
+    result = result_of(TREE)
+    result.summary["step_time_s"] = (
+        1.5  # of bins of 1 s: the second is half as wide as drawn, the axis cuts it off
+    )
+    axes = draw_heat_map(result).axes[0]
+    assert axes.get_xlim() == (0.0, 1.5)
+    assert axes.images[0].get_extent()[:2] == [0.0, 2.0]
 
 
 def test_many_links_are_grouped_by_layer_and_plane_with_mean_and_busiest():
@@ -239,12 +251,21 @@ def test_kernels_that_only_move_bytes_need_no_roof():
     assert len(draw_roofline({"scenario": "s", "kernels": {"by_kernel": kernels, "peaks": PEAKS}}).axes) == 1
 
 
+def test_figures_stand_beyond_the_longest_bar():
+    kernels = {"norm": kernel(0.0, 6e12, None), "gate": kernel(0.0, 1e12, None)}
+    (bars,) = draw_roofline({"scenario": "s", "kernels": {"by_kernel": kernels, "peaks": PEAKS}}).axes
+    assert all(text.get_position()[0] > 200 for text in bars.texts)  # 6 of 3 TB/s
+
+
 @pytest.mark.parametrize("draw", [draw_network_load, draw_gpu_links, draw_heat_map, draw_utilisation_lines])
 def test_where_nothing_moved_there_is_nothing_to_draw(draw):
     with pytest.raises(ValueError, match=r"there is no (network|utilisation) to draw"):
         draw(result_of(dict.fromkeys(TREE, 0.0)))
 
 
-def test_without_priced_kernels_there_is_no_roofline():
+def test_without_priced_kernels_or_peaks_there_is_no_roofline():
     with pytest.raises(ValueError, match="no priced kernels"):
         draw_roofline({"scenario": "s"})
+    by_kernel = {"norm": kernel(0.0, 1.5e12, None)}
+    with pytest.raises(ValueError, match="no peaks of its GPU: run it again"):
+        draw_roofline({"scenario": "s", "kernels": {"by_kernel": by_kernel}})  # as older versions saved it

@@ -6,6 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from simulator.plots import draw_overview, plot_computing
+from simulator.plots.breakdown import plot_kinds
+from simulator.plots.lines import plot_over_time
 from simulator.result import Result
 from support.phase_tables import phase_table
 
@@ -63,3 +65,19 @@ def test_the_panel_of_computation_shows_shares_in_percent():
 def test_many_pipeline_ranks_are_named_as_far_as_there_is_room():
     axes = plot_computing(np.zeros((40, 2)), 1.0, Figure().add_subplot())
     assert axes.get_yticks().tolist() == list(range(0, 40, 3))
+
+
+def test_kinds_of_links_that_are_equally_busy_share_a_line():
+    links = pd.DataFrame(
+        {"link": range(3), "kind": ["pcie", "pcie_nic", "nic"], "capacity_bytes_per_s": [10.0, 10.0, 20.0]}
+    )
+    timeline = pd.DataFrame({"link": range(3), "start_s": 0.0, "end_s": 4.0, "bytes": [20.0, 20.0, 20.0]})
+    axes = plot_over_time(timeline, links, 4.0, Figure().add_subplot())
+    assert {line.get_label(): line.get_ydata()[0] for line in axes.lines} == {"pcie, pcie_nic": 50, "nic": 25}
+
+
+def test_names_of_many_kinds_are_broken():
+    kinds = ["nvlink", "pcie_host", "pcie", "pcie_nic", "nic", "router_local", "router_global"]
+    values = {kind: {"mean_utilisation": 0.5, "peak_utilisation": 0.6} for kind in kinds}
+    axes = plot_kinds(values, Figure().add_subplot())
+    assert [label.get_text() for label in axes.get_xticklabels()][-1] == "router_\nglobal"

@@ -92,6 +92,9 @@ def test_names_that_would_touch_are_left_to_the_scale():
     changed = table(**{"workload.batch": [1000, 1001, 9000] * 2})
     axes = draw_sweep(changed, "workload.batch").axes[-1]
     assert 1001.0 not in axes.get_xticks()
+    many = pd.DataFrame({"point": range(40), "x": [2**place for place in range(40)], "step_time_s": 1.0})
+    scale = draw_sweep(many, "x").axes[0].xaxis
+    assert scale.get_major_formatter().format_ticks([16.0, 1024.0]) == ["16", "1024"]  # no formulae
 
 
 @pytest.mark.parametrize(
@@ -117,5 +120,7 @@ def test_what_cannot_be_drawn_is_refused():
         ValueError, match=r"no column 'workload\.btach'; swept are workload\.batch, cluster\.topology"
     ):
         draw_sweep(table(), "workload.btach")
+    with pytest.raises(ValueError, match="column 'error' holds no numbers"):
+        draw_sweep(table(), "workload.batch", "error")
     with pytest.raises(ValueError, match="no point has a value of 'step_time_s'"):
         draw_sweep(table(step_time_s=[NAN] * 6), "workload.batch")

@@ -11,7 +11,7 @@ import html5lib
 import pytest
 from rich.console import Console
 
-from simulator.plots import Picture, result_pictures, save_figure
+from simulator.plots import Picture, result_pictures, save_pictures
 from simulator.report import print_report
 from simulator.report_page import read_images, report_page
 from simulator.report_page.images import MAX_SVG_BYTES
@@ -159,9 +159,7 @@ def test_the_page_reaches_for_nothing(folder_of: FolderOf, name: str):
 def test_a_saved_folder_gives_the_same_page(folder_of: FolderOf, name: str, tmp_path: Path):
     result = Result.load(folder_of(name))
     pictures = result_pictures(result)
-    for picture in pictures:
-        for suffix in ("png", "svg"):
-            save_figure(picture.figure, tmp_path / f"{picture.name}.{suffix}")
+    save_pictures(pictures, tmp_path)
     page = report_page(result, read_images(pictures, tmp_path)).encode()
     assert page == (folder_of(name) / "report.html").read_bytes()
     assert len(page) < 3_000_000
