@@ -47,7 +47,7 @@ def compare(
     else:
         from rich.console import Console
 
-        from simulator.report_comparison import print_comparison
+        from simulator.report.comparison import print_comparison
 
         print_comparison(comparison, Console())
     if out is not None:

@@ -29,6 +29,6 @@ def model(
     else:
         from rich.console import Console
 
-        from simulator.report import print_model
+        from simulator.report.terminal import print_model
 
         print_model(name, summary, Console())

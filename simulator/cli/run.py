@@ -38,7 +38,7 @@ def run(
     else:
         from rich.console import Console
 
-        from simulator.report import print_report
+        from simulator.report.terminal import print_report
 
         print_report(result, Console())
     if out is not None:
@@ -65,7 +65,7 @@ def _make_folder(out: Path, scenario: Path) -> None:
 def _save(result: "Result", out: Path) -> None:
     """Write everything that `--out` holds."""
     from simulator.plots import result_pictures, save_pictures
-    from simulator.report_page import read_images, report_page
+    from simulator.report.page import read_images, report_page
     from simulator.trace import chrome_trace
 
     try:

@@ -131,7 +131,7 @@ def _print_table(table: "pd.DataFrame", swept: Sequence[str], console: "Console"
     from rich.markup import escape
 
     from simulator.input_error import clipped
-    from simulator.report_tables import plain_table, print_list
+    from simulator.report.tables import plain_table, print_list
     from simulator.sweeps.table import metric_names
 
     names = metric_names(table)

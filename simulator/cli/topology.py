@@ -39,8 +39,8 @@ def topology(
         with writing(graphml):
             write_graph(graph, graphml)
     if plot is not None:
-        from simulator.drawing import draw_network
         from simulator.plots import save_figure
+        from simulator.plots.topology import draw_network
 
         figure = draw_network(loaded, found)
         with writing(plot):
@@ -50,7 +50,7 @@ def topology(
     else:
         from rich.console import Console
 
-        from simulator.report_topology import print_survey
+        from simulator.report.topology import print_survey
 
         print_survey(found, Console())
     for path in (plot, graphml):

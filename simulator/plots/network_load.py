@@ -11,14 +11,21 @@ from typing import Final, NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from simulator.drawing_layers import LAYERS, Panel, Summary, draw_layers, draw_summaries, summary_of_panel
-from simulator.drawing_parts import DARK, WIDTH_IN
 from simulator.link_groups import NETWORK_KINDS, place_of, switch_layers
 from simulator.plots.colour_bar import add_load_scale, colour_of_load
 from simulator.plots.router_load import draw_router_load
+from simulator.plots.topology_layers import (
+    LAYERS,
+    Panel,
+    Summary,
+    draw_layers,
+    draw_summaries,
+    summary_of_panel,
+)
+from simulator.plots.topology_parts import DARK, WIDTH_IN
 from simulator.result import Result
 
-# More than these are not told apart on a page, as in `simulator.drawing`.
+# More than these are not told apart on a page, as in `simulator.plots.topology`.
 _MOST_SWITCHES: Final = 144
 _MOST_IN_A_ROW: Final = 40
 _MOST_PANELS: Final = 16

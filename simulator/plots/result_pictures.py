@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from simulator.drawing_schedule import draw_schedule
 from simulator.link_groups import NETWORK_KINDS
 from simulator.pipeline_ranks import pipeline_rank_of
 from simulator.plots.gpu_links import draw_gpu_links
@@ -12,6 +11,7 @@ from simulator.plots.overview import draw_overview
 from simulator.plots.picture import Picture
 from simulator.plots.roofline import draw_roofline, has_roofline
 from simulator.plots.saving import settle
+from simulator.plots.schedule import draw_schedule
 from simulator.plots.utilisation_lines import draw_utilisation_lines
 from simulator.result import Result
 

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from simulator.drawing_groups import HEIGHT_IN, LEFT_IN, Point, group_places, write_groups
-from simulator.drawing_parts import WIDTH_IN, new_figure, new_panel, write
 from simulator.link_groups import place_of
 from simulator.plots.colour_bar import add_load_scale, colour_of_load
+from simulator.plots.topology_groups import HEIGHT_IN, LEFT_IN, Point, group_places, write_groups
+from simulator.plots.topology_parts import WIDTH_IN, new_figure, new_panel, write
 
 _MOST_ROUTERS: Final = 144
 _MOST_CABLES: Final = 1_000

@@ -10,7 +10,7 @@ from simulator.engine import execute
 from simulator.fault_clock import CableFault, Faults, Slowdown, kernel_end_s
 from simulator.faults import Fault, check_faults, describe_faults, on_the_clock
 from simulator.input_error import InputError
-from simulator.report import print_report
+from simulator.report.terminal import print_report
 from simulator.rerouting import FaultError
 from simulator.routing import NoPathError
 from simulator.units import FieldError

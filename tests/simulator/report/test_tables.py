@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from simulator.report_parts import Block, ReportList, ReportSentence, ReportTable
-from simulator.report_tables import print_block
+from simulator.report.parts import Block, ReportList, ReportSentence, ReportTable
+from simulator.report.tables import print_block
 
 
 def printed(block: Block, width: int = 80) -> list[str]:

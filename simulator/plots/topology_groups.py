@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from simulator.drawing_parts import DARK, FAINT, WIDTH_IN, colour_of, new_figure, new_panel, write
+from simulator.plots.topology_parts import DARK, FAINT, WIDTH_IN, colour_of, new_figure, new_panel, write
 from topologies import ClusterGraph
 
 HEIGHT_IN: Final = 6.6

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from simulator.metric_texts import show_metric
-from simulator.report_inference import limit_line, memory_by_part_table
-from simulator.report_links import balance_table, busiest_table, kinds_table, wait_line
-from simulator.report_nccl_tests import measured_table
-from simulator.report_parts import Block, ReportList, ReportSentence, ReportTable, Section
-from simulator.report_training import memory_table, pipeline_ranks_table
+from simulator.report.inference import limit_line, memory_by_part_table
+from simulator.report.links import balance_table, busiest_table, kinds_table, wait_line
+from simulator.report.nccl_tests import measured_table
+from simulator.report.parts import Block, ReportList, ReportSentence, ReportTable, Section
+from simulator.report.training import memory_table, pipeline_ranks_table
 from simulator.result import Result
 from simulator.units import show_quantity
 

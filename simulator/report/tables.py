@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from simulator.report_parts import Block, ReportList, ReportSentence, ReportTable
+from simulator.report.parts import Block, ReportList, ReportSentence, ReportTable
 
 _BAR_CELLS: Final = 24
 _UNBOUNDED: Final = 10_000  # columns; rich takes no infinity

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from simulator.report_parts import ReportTable
+from simulator.report.parts import ReportTable
 from simulator.units import show_quantity
 
 _BUSIEST: Final = 8

@@ -13,8 +13,8 @@ from rich.text import Text
 from simulator.comparison import Comparison
 from simulator.comparison.links import are_alike
 from simulator.metric_texts import show_metric
-from simulator.report_parts import MOST_ROWS, ReportList, ReportTable
-from simulator.report_tables import print_block
+from simulator.report.parts import MOST_ROWS, ReportList, ReportTable
+from simulator.report.tables import print_block
 from simulator.units import show_quantity
 
 _TITLES: Final = {

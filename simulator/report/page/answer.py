@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from simulator.metric_texts import show_metric
-from simulator.report_inference import limit_line
+from simulator.report.inference import limit_line
 from simulator.result import Result
 from simulator.units import show_quantity
 

@@ -9,11 +9,11 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from simulator.report_page.answer import answer_sentences, key_figures
-from simulator.report_page.images import Image, read_images
-from simulator.report_page.provenance import provenance_rows
-from simulator.report_parts import ReportList, ReportSentence, ReportTable
-from simulator.report_sections import report_sections
+from simulator.report.page.answer import answer_sentences, key_figures
+from simulator.report.page.images import Image, read_images
+from simulator.report.page.provenance import provenance_rows
+from simulator.report.parts import ReportList, ReportSentence, ReportTable
+from simulator.report.sections import report_sections
 from simulator.result import Result
 
 __all__ = ["Image", "read_images", "report_page"]
@@ -28,11 +28,11 @@ _AFTER: Final = "breakdown"  # the section that pictures follow
 def report_page(result: Result, images: Sequence[Image]) -> str:
     """Return the report of a result as HTML; the same result and images give the same text.
 
-    What it says beside the answer, pictures and provenance is what `simulator.report` prints.
+    What it says beside the answer, pictures and provenance is what `simulator.report.terminal` prints.
     """
-    style = (files("simulator.report_page") / "templates" / "style.css").read_text("utf-8")
+    style = (files("simulator.report.page") / "templates" / "style.css").read_text("utf-8")
     environment = Environment(
-        loader=PackageLoader("simulator.report_page"),
+        loader=PackageLoader("simulator.report.page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

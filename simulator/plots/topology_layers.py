@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from simulator.drawing_parts import (
+from simulator.plots.topology_parts import (
     FAINT,
     WIDTH_IN,
     colour_of,

@@ -1,7 +1,7 @@
 """What a report says, as text, whatever shows it: sections of tables, lists and sentences.
 
-`simulator.report_sections` makes them of a result, `simulator.report` prints them in a terminal and
-`simulator.report_page` writes them as a page.
+`simulator.report.sections` makes them of a result, `simulator.report.terminal` prints them in a terminal and
+`simulator.report.page` writes them as a page.
 """
 
 from collections.abc import Sequence

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
-from simulator.drawing import draw_network
-from simulator.drawing_layers import NIC_LINES
 from simulator.plots import save_figure
+from simulator.plots.topology import draw_network
+from simulator.plots.topology_layers import NIC_LINES
 from simulator.scenario import load_network
 from simulator.survey import survey
 from topologies import build_cluster

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from simulator import load_scenario, simulate
-from simulator.report import print_report
-from simulator.report_inference import memory_by_part_table
-from simulator.report_parts import ReportTable
-from simulator.report_tables import print_block
+from simulator.report.inference import memory_by_part_table
+from simulator.report.parts import ReportTable
+from simulator.report.tables import print_block
+from simulator.report.terminal import print_report
 
 SCENARIO = """
 name: tiny

@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.markup import escape
 
-from simulator.report_sections import report_sections
-from simulator.report_tables import plain_table, print_block, print_list
+from simulator.report.sections import report_sections
+from simulator.report.tables import plain_table, print_block, print_list
 from simulator.result import Result
 from simulator.units import show_count, show_quantity
 from workloads.flops import CONVENTIONS, ModelSummary

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from simulator.report_parts import ReportTable, first_rows
+from simulator.report.parts import ReportTable, first_rows
 from simulator.units import fitting_unit, show_quantity
 
 # Columns are narrow: heads that say less than the names do.

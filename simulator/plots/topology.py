@@ -9,8 +9,8 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from simulator.drawing_groups import MOST_MEMBERS, Closer, draw_group_summary, draw_groups
-from simulator.drawing_layers import (
+from simulator.plots.topology_groups import MOST_MEMBERS, Closer, draw_group_summary, draw_groups
+from simulator.plots.topology_layers import (
     Summary,
     draw_layers,
     draw_pods,
@@ -18,7 +18,7 @@ from simulator.drawing_layers import (
     panel_of_plane,
     summary_of_panel,
 )
-from simulator.drawing_parts import colour_of, draw_box, new_figure, new_panel
+from simulator.plots.topology_parts import colour_of, draw_box, new_figure, new_panel
 from simulator.scenario import LoadedNetwork
 from simulator.survey import Survey
 from simulator.units import show_quantity

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from simulator.report_parts import ReportTable
-from simulator.report_tables import print_block
-from simulator.report_training import memory_table, pipeline_ranks_table
+from simulator.report.parts import ReportTable
+from simulator.report.tables import print_block
+from simulator.report.training import memory_table, pipeline_ranks_table
 
 
 def printed(table: ReportTable) -> list[list[str]]:

@@ -9,8 +9,8 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from simulator.drawing_parts import COLOURS
-from simulator.drawing_schedule import draw_schedule
+from simulator.plots.schedule import draw_schedule
+from simulator.plots.topology_parts import COLOURS
 from support.phase_tables import ideal_phases, phase_table
 from workloads.schedules import SCHEDULES
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from simulator.report_parts import ReportTable
+from simulator.report.parts import ReportTable
 from simulator.units import show_quantity
 
 

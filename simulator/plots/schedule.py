@@ -18,8 +18,8 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-from simulator.drawing_parts import CHARACTER_IN, COLOURS, DARK, FAINT, WIDTH_IN, new_figure
 from simulator.pipeline_ranks import Stage, first_of_each, pipeline_rank_of, stages_of_ranks
+from simulator.plots.topology_parts import CHARACTER_IN, COLOURS, DARK, FAINT, WIDTH_IN, new_figure
 from simulator.units import fitting_unit
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from simulator import simulate
-from simulator.report_sections import report_sections
+from simulator.report.sections import report_sections
 from support.tiny_scenarios import tiny_scenario
 
 

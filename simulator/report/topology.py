@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from simulator.report_tables import plain_table, print_list
+from simulator.report.tables import plain_table, print_list
 from simulator.survey import Survey
 from simulator.units import show_quantity
 

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from simulator.plots import Picture, result_pictures, save_pictures
-from simulator.report import print_report
-from simulator.report_page import read_images, report_page
-from simulator.report_page.images import MAX_SVG_BYTES
-from simulator.report_parts import ReportList, ReportSentence, ReportTable
-from simulator.report_sections import report_sections
+from simulator.report.page import read_images, report_page
+from simulator.report.page.images import MAX_SVG_BYTES
+from simulator.report.parts import ReportList, ReportSentence, ReportTable
+from simulator.report.sections import report_sections
+from simulator.report.terminal import print_report
 from simulator.result import Result
 
 NAMES = ["training", "decode", "flows"]
