@@ -36,29 +36,41 @@ def test_packages_are_ours(package):
     assert origin.resolve() in files or url == origin.resolve().parents[1].as_uri()
 
 
+# Runs jobs in processes that fork from one that has imported what takes long and is not ours; prints what they say.
+FORK_EACH = """
+import importlib, os, sys
+import matplotlib.figure, networkx, numba, numpy, pandas, pydantic, ruamel.yaml, simpy, typer
+
+def fork_each(names, say):
+    running = []
+    def wait():
+        child, name = running.pop(0)
+        assert os.waitpid(child, 0)[1] == 0, name
+    for name in names:
+        child = os.fork()
+        if child == 0:
+            importlib.import_module(name)
+            print(say(name), flush=True)
+            os._exit(0)
+        running.append((child, name))
+        if len(running) == os.cpu_count():
+            wait()
+    while running:
+        wait()
+"""
+
+
 def test_every_module_imports_in_a_fresh_interpreter():
-    # Import order must not matter; one process forks for each module, so that none profits from another's imports.
-    code = (
-        "import os, importlib\n"
-        # what takes long to import is not ours: bring it once
-        "import matplotlib.figure, networkx, numba, numpy, pandas, pydantic, ruamel.yaml, simpy, typer\n"
-        "running = []\n"
-        "def wait():\n"
-        "    child, name = running.pop(0)\n"
-        "    assert os.waitpid(child, 0)[1] == 0, name\n"
-        f"for name in {modules()!r}:\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        importlib.import_module(name)\n"
-        "        os._exit(0)\n"
-        "    running.append((child, name))\n"
-        "    if len(running) == os.cpu_count():\n"
-        "        wait()\n"
-        "while running:\n"
-        "    wait()\n"
-        "print('all')\n"
-    )
-    assert run_python(code) == "all\n"
+    # Import order must not matter: each module is imported before any other of ours. To import one begins with its
+    # package, so that what the package imports is imported in one and the same order whichever is asked for.
+    names = modules()
+    packages = sorted({name.rpartition(".")[0] for name in names} - {""})
+    found = run_python(f"{FORK_EACH}fork_each({packages!r}, lambda name: ' '.join([name, *sys.modules]))")
+    brought = {line.split()[0]: set(line.split()[1:]) for line in found.splitlines()}
+    assert brought.keys() == set(packages)
+    alone = [name for name in names if name not in brought.get(name.rpartition(".")[0], ())]
+    assert set(PACKAGES) < set(alone)
+    assert sorted(run_python(f"{FORK_EACH}fork_each({alone!r}, str)").split()) == sorted(alone)
 
 
 def test_help_imports_nothing_heavy():

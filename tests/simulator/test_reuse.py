@@ -398,16 +398,17 @@ def test_flows_without_links_or_bytes():
 
 def test_solutions_that_have_not_served_for_longest_go_first(monkeypatch):
     # Room for two solutions, three keys in turn: each has gone when it comes again, and is solved anew. Two in turn
-    # stay.
+    # stay. After 1,000 s the timeline is so coarse that all solutions are equally large.
     twins = Twins([10, 10])
+    twins.run(batch(([0], 10_000, 0)))
     kinds = [batch(([0], 40 - size, 0), ([0, 1], size, 0)) for size in (5, 10, 15)]  # each takes 4 s
     twins.run(kinds[0])
-    (kept,) = twins.reusing._library._solutions.values()
+    *_, kept = twins.reusing._library._solutions.values()
     monkeypatch.setattr(solution_library, "_MOST_BYTES", 2.5 * kept.memory_bytes)
     twins.run(*kinds[1:], *kinds, *kinds)
-    assert twins.counts == (9, 0)
+    assert twins.counts == (10, 0)
     twins.run(kinds[2], kinds[1], kinds[2], kinds[1])
-    assert twins.counts == (9, 4)
+    assert twins.counts == (10, 4)
     solutions = twins.reusing._library._solutions.values()
     assert twins.reusing._library.memory_bytes == sum(one.memory_bytes for one in solutions)
 

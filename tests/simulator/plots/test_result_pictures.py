@@ -105,7 +105,7 @@ def test_every_axis_names_its_unit(kind: str, pictures):
 
 
 def test_a_saved_folder_gives_equal_pictures(results, pictures, tmp_path: Path):
-    # of all kinds of pictures: tests/simulator/report/terminal/page/test_report_page.py, by the pages that hold them
+    # of all kinds of pictures: tests/simulator/report/page/test_report_page.py, by the pages that hold them
     results["kernels"].save(tmp_path)
     for live, loaded in zip(pictures["kernels"], result_pictures(Result.load(tmp_path)), strict=True):
         assert live[:2] == loaded[:2]
