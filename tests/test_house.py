@@ -36,12 +36,13 @@ def test_packages_are_ours(package):
     assert origin.resolve() in files or url == origin.resolve().parents[1].as_uri()
 
 
-# Runs jobs in processes that fork from one that has imported what takes long and is not ours; prints what they say.
-FORK_EACH = """
-import importlib, os, sys
+# Imports each module in a process of its own, forked from one that has imported what takes long and is not ours. A
+# file named after the module then holds the names of all that came with it.
+IMPORT_EACH = """
+import importlib, os, pathlib, sys
 import matplotlib.figure, networkx, numba, numpy, pandas, pydantic, ruamel.yaml, simpy, typer
 
-def fork_each(names, say):
+def import_each(names, folder):
     running = []
     def wait():
         child, name = running.pop(0)
@@ -50,7 +51,7 @@ def fork_each(names, say):
         child = os.fork()
         if child == 0:
             importlib.import_module(name)
-            print(say(name), flush=True)
+            pathlib.Path(folder, name).write_text(" ".join(sys.modules))
             os._exit(0)
         running.append((child, name))
         if len(running) == os.cpu_count():
@@ -60,17 +61,17 @@ def fork_each(names, say):
 """
 
 
-def test_every_module_imports_in_a_fresh_interpreter():
+def test_every_module_imports_in_a_fresh_interpreter(tmp_path):
     # Import order must not matter: each module is imported before any other of ours. To import one begins with its
     # package, so that what the package imports is imported in one and the same order whichever is asked for.
     names = modules()
     packages = sorted({name.rpartition(".")[0] for name in names} - {""})
-    found = run_python(f"{FORK_EACH}fork_each({packages!r}, lambda name: ' '.join([name, *sys.modules]))")
-    brought = {line.split()[0]: set(line.split()[1:]) for line in found.splitlines()}
-    assert brought.keys() == set(packages)
+    run_python(f"{IMPORT_EACH}import_each({packages!r}, {str(tmp_path)!r})")
+    brought = {package: (tmp_path / package).read_text().split() for package in packages}
     alone = [name for name in names if name not in brought.get(name.rpartition(".")[0], ())]
     assert set(PACKAGES) < set(alone)
-    assert sorted(run_python(f"{FORK_EACH}fork_each({alone!r}, str)").split()) == sorted(alone)
+    run_python(f"{IMPORT_EACH}import_each({alone!r}, {str(tmp_path)!r})")
+    assert {path.name for path in tmp_path.iterdir()} == {*packages, *alone}
 
 
 def test_help_imports_nothing_heavy():

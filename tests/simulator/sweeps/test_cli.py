@@ -102,6 +102,15 @@ def test_a_fault_of_ours_gives_status_one(monkeypatch, capsys, quick, tmp_path):
     assert capsys.readouterr().err.endswith("see the column `error`; --resume tries them again\n")
 
 
+@pytest.fixture
+def can_be_interrupted():
+    """Let processes that the test starts hear Ctrl-C, which jobs in a shell's background do not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("can_be_interrupted")
 @pytest.mark.parametrize(("sent", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
 def test_a_stopped_sweep_says_how_to_go_on(quick, tmp_path, sent, jobs):
     out = tmp_path / "out"
