@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from simulator.calibration.gpu.build import BuildFailed, MissingTool
-from simulator.calibration.gpu.library import CudaError
+from simulator.calibration.gpu.cuda_library import CudaError
 from simulator.calibration.gpu.measure import measure
 from simulator.calibration.gpu.samples import Device, Measurement, SamplesError
 from simulator.calibration.gpu.samples_reader import read_samples

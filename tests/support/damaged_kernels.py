@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from simulator.calibration.gpu.library import CudaError, Library
+from simulator.calibration.gpu.cuda_library import CudaError, Library
 from simulator.calibration.gpu.truth_formats import from_bf16_bits, to_bf16_bits
 
 

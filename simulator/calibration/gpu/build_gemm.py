@@ -19,11 +19,11 @@ class CublasLt(NamedTuple):
     """Where cuBLASLt is.
 
     include: folder of cublasLt.h
-    library: the shared library itself
+    shared_object: the library itself
     """
 
     include: Path
-    library: Path
+    shared_object: Path
 
 
 def build_gemm(folder: Path) -> Path:

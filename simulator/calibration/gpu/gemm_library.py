@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from simulator.calibration.gpu.library import CudaError, DeviceArray, give_back
+from simulator.calibration.gpu.cuda_library import CudaError, DeviceArray, give_back
 
 # gemm.cu's number for cuBLASLt's "not supported".
 NO_KERNEL: Final = 100000 + 15

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from simulator.calibration.gpu.cases import Shape
+from simulator.calibration.gpu.cuda_library import DeviceArray, Library
 from simulator.calibration.gpu.draws import Draw
 from simulator.calibration.gpu.gemm_library import GemmLibrary
-from simulator.calibration.gpu.library import DeviceArray, Library
 
 Array = NDArray[np.float64]
 HostArrays = dict[str, NDArray[Any]]
@@ -64,7 +64,7 @@ class Bench:
     products: None where they are left out
     """
 
-    library: Library
+    cuda: Library
     products: Products | None
     sms: int
     l2_bytes: int

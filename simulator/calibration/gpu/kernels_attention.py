@@ -65,7 +65,7 @@ class MlaDecode:
     @contextmanager
     def bound_call(self, bench: Bench, shape: Shape, arrays: DeviceArrays) -> Iterator[Call]:
         """Yield a call that attends, with a workspace that starts as NaN."""
-        library, requests, heads = bench.library, shape["requests"], shape["heads"]
+        library, requests, heads = bench.cuda, shape["requests"], shape["heads"]
         splits = shape.get("splits") or library.mla_decode_splits(
             requests=requests, heads=heads, max_cached_tokens=shape["cached"], sms=bench.sms
         )

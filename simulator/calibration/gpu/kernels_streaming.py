@@ -53,7 +53,7 @@ class Copy(_OneLaunch):
     @contextmanager
     def bound_call(self, bench: Bench, shape: Shape, arrays: DeviceArrays) -> Iterator[Call]:
         """Yield a call that copies."""
-        yield lambda: bench.library.copy(arrays["source"], arrays["target"], shape["bytes"])
+        yield lambda: bench.cuda.copy(arrays["source"], arrays["target"], shape["bytes"])
 
     def compare(self, _: Shape, inputs: HostArrays, found: HostArrays) -> Iterator[Comparison]:
         """Yield the bytes, which must be the same; no byte of the source is the poison, which e4m3 has as NaN."""
@@ -96,7 +96,7 @@ class Quantise(_OneLaunch):
     @contextmanager
     def bound_call(self, bench: Bench, shape: Shape, arrays: DeviceArrays) -> Iterator[Call]:
         """Yield a call that quantises and packs."""
-        yield lambda: bench.library.quantise_pack(
+        yield lambda: bench.cuda.quantise_pack(
             arrays["x"], arrays["slot_of_copy"], arrays["packed"], arrays["scale"], **shape
         )
 
@@ -153,7 +153,7 @@ class Combine(_OneLaunch):
     @contextmanager
     def bound_call(self, bench: Bench, shape: Shape, arrays: DeviceArrays) -> Iterator[Call]:
         """Yield a call that sums."""
-        yield lambda: bench.library.combine(
+        yield lambda: bench.cuda.combine(
             arrays["rows"], arrays["slot_of_copy"], arrays["weight"], arrays["out"], **shape
         )
 
@@ -195,7 +195,7 @@ class Norm(_OneLaunch):
     @contextmanager
     def bound_call(self, bench: Bench, shape: Shape, arrays: DeviceArrays) -> Iterator[Call]:
         """Yield a call that adds and normalises."""
-        yield lambda: bench.library.rms_norm(
+        yield lambda: bench.cuda.rms_norm(
             arrays["x"],
             arrays["residual"],
             arrays["gamma"],

@@ -8,10 +8,10 @@ from typing import Final
 
 from simulator.calibration.gpu.build import MissingTool, build, find_nvcc
 from simulator.calibration.gpu.build_gemm import build_gemm, find_cublaslt
+from simulator.calibration.gpu.cuda_library import CudaError, Library
 from simulator.calibration.gpu.driver import WHAT_TO_DO, check_capability, check_count, check_gpu
 from simulator.calibration.gpu.gemm_library import GemmLibrary
 from simulator.calibration.gpu.kernel import Bench, Products
-from simulator.calibration.gpu.library import CudaError, Library
 from simulator.calibration.gpu.samples import Device
 
 GEMM_WORKSPACE_BYTES: Final = 64 * 2**20

@@ -30,11 +30,11 @@ from simulator.calibration.gpu.cases import (
     quick_timing_cases,
     timing_cases,
 )
+from simulator.calibration.gpu.cuda_library import CudaError, DeviceFailed
 from simulator.calibration.gpu.draws import PooledDraw, rng_of
 from simulator.calibration.gpu.gemm_library import NoLibraryKernel
 from simulator.calibration.gpu.kernel import Bench, Call, Kernel
 from simulator.calibration.gpu.kernels import every_kernel, is_product
-from simulator.calibration.gpu.library import CudaError, DeviceFailed
 from simulator.calibration.gpu.machine import check_machine, opened
 from simulator.calibration.gpu.samples import (
     Device,
@@ -228,7 +228,7 @@ def _time(
     def make_call(held: ExitStack) -> Call:
         contents = inputs | {name: output.size_bytes for name, output in kernel.outputs(shape).items()}
         arrays = {
-            name: held.enter_context(bench.library.allocate(content)) for name, content in contents.items()
+            name: held.enter_context(bench.cuda.allocate(content)) for name, content in contents.items()
         }
         return held.enter_context(kernel.bound_call(bench, shape, arrays))
 
@@ -237,7 +237,7 @@ def _time(
     except (CudaError, TimingError) as error:
         _leave_out(progress, kernel, shape, str(error), say)
         if isinstance(error, CudaError):
-            bench.library.check_answers(f"{kernel.name} {shape_text(shape)}", error)
+            bench.cuda.check_answers(f"{kernel.name} {shape_text(shape)}", error)
         return
     middle, spread = summary_of(timing.times_s)
     method = "; ".join(filter(None, (timing.method, kernel.note(shape))))

@@ -26,8 +26,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from simulator.calibration.gpu.cuda_library import Event, Library
 from simulator.calibration.gpu.kernel import Bench, Call
-from simulator.calibration.gpu.library import Event, Library
 
 ALONE_FROM_S: Final = 50e-6
 BATCH_CALLS: Final = 32
@@ -72,7 +72,7 @@ class Flush:
     """Two buffers twice the L2 cache: writing one keeps the device at work, reading the other empties the cache."""
 
     def __init__(self, bench: Bench) -> None:
-        self._library = bench.library
+        self._library = bench.cuda
         with ExitStack() as held:
             size_bytes = FLUSH_OVER_L2 * bench.l2_bytes
             self._written = held.enter_context(self._library.allocate(size_bytes))
@@ -117,8 +117,8 @@ def time_call(
     with ExitStack() as held:
         call = make_call(held)
         call()
-        bench.library.synchronise()
-        timer = Timer(bench.library, flush)
+        bench.cuda.synchronise()
+        timer = Timer(bench.cuda, flush)
         alone_s = min(timer.seconds_of([call]) for _ in range(3))
         launches = _launches(set_bytes, bench.l2_bytes, alone_s, effort)
         if launches == 1:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.calibration.gpu.cases import Shape
+from simulator.calibration.gpu.cuda_library import CudaError, DeviceArray
 from simulator.calibration.gpu.draws import FreshDraw, rng_of
 from simulator.calibration.gpu.gemm_library import NoLibraryKernel
 from simulator.calibration.gpu.kernel import Bench, Comparison, DeviceArrays, HostArrays, Kernel, Output
-from simulator.calibration.gpu.library import CudaError, DeviceArray
 from simulator.calibration.gpu.samples import Verified, shape_text
 
 POISON: Final = 0xFF
@@ -35,7 +35,7 @@ def verify(bench: Bench, kernel: Kernel, shape: Shape, seed: int) -> list[Verifi
     except NoLibraryKernel:
         raise
     except CudaError as error:
-        bench.library.check_answers(f"{kernel.name} {shape_text(shape)}", error)
+        bench.cuda.check_answers(f"{kernel.name} {shape_text(shape)}", error)
         return [Verified(kernel.name, shape, "", None, 0.0, None, str(error))]
     with np.errstate(invalid="ignore"):  # a NaN is found, not computed with
         return [
@@ -49,12 +49,12 @@ def _run(bench: Bench, kernel: Kernel, shape: Shape, inputs: HostArrays) -> tupl
     with ExitStack() as held:
         arrays: dict[str, DeviceArray] = {}
         for name, array in inputs.items():
-            arrays[name] = held.enter_context(bench.library.allocate(array))
+            arrays[name] = held.enter_context(bench.cuda.allocate(array))
         for name, output in outputs.items():
-            arrays[name] = held.enter_context(bench.library.allocate(_poisoned(output.size_bytes)))
+            arrays[name] = held.enter_context(bench.cuda.allocate(_poisoned(output.size_bytes)))
         call = held.enter_context(kernel.bound_call(bench, shape, arrays))
         call()
-        bench.library.synchronise()
+        bench.cuda.synchronise()
         found = {name: arrays[name].to_host(output.shape, output.dtype) for name, output in outputs.items()}
         faults = [*_faults_at_ends(arrays, outputs), *_changed_inputs(arrays, inputs)]
     return found, faults

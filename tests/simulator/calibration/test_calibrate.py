@@ -10,7 +10,7 @@ from simulator.calibration import calibrate as module
 from simulator.calibration.gpu import driver as driver_module
 from simulator.calibration.gpu import machine as machine_module
 from simulator.calibration.gpu.build import BuildFailed, MissingTool
-from simulator.calibration.gpu.library import CudaError, DeviceFailed
+from simulator.calibration.gpu.cuda_library import CudaError, DeviceFailed
 from simulator.calibration.gpu.samples import write_samples
 from simulator.calibration.gpu.timing import TimingError
 from simulator.costs import load_cost_table

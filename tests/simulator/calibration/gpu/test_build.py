@@ -216,7 +216,7 @@ def test_what_is_compiled_is_a_library_that_python_opens(tmp_path):
     # One source is enough: that all go into one library, the emulation shows. Without a driver it opens all the same,
     # and says so when asked for its devices; with one it counts them.
     nvcc_or_skip()
-    from simulator.calibration.gpu.library import CudaError, Library
+    from simulator.calibration.gpu.cuda_library import CudaError, Library
 
     library = Library(compiled("runtime", [CUDA_FOLDER / "runtime.cu"], tmp_path))
     assert library.runtime_version() >= 12000

@@ -41,7 +41,7 @@ def test_a_link_to_nvcc_is_followed(tmp_path, nvcc_at):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/nvcc").symlink_to(root / "bin/nvcc")
     nvcc_at(tmp_path / "bin/nvcc")
-    assert find_cublaslt().library == root / "lib64/libcublasLt.so"
+    assert find_cublaslt().shared_object == root / "lib64/libcublasLt.so"
 
 
 def test_a_package_has_but_the_numbered_library(tmp_path, nvcc_at, monkeypatch):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from simulator.calibration.gpu.library import CudaError
+from simulator.calibration.gpu.cuda_library import CudaError
 from simulator.calibration.gpu.truth_attention import (
     LATENT,
     PAGE_TOKENS,

@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 import numpy as np
 import pytest
 
-from simulator.calibration.gpu.library import CudaError
+from simulator.calibration.gpu.cuda_library import CudaError
 from simulator.calibration.gpu.truth_formats import (
     E4M3_MAX,
     from_bf16_bits,
@@ -63,11 +63,11 @@ def device(library):
 
 class Device:
     def __init__(self, library, held):
-        self.library = library
+        self.cuda = library
         self.held = held
 
     def input(self, array):
-        return self.held.enter_context(self.library.allocate(array))
+        return self.held.enter_context(self.cuda.allocate(array))
 
     def output(self, shape, dtype):
         """A poisoned output and the function that fetches it, which checks the guard behind it."""
@@ -75,7 +75,7 @@ class Device:
         memory = self.input(np.concatenate([np.full(size_bytes, POISON, np.uint8), GUARD]))
 
         def fetched():
-            self.library.synchronise()
+            self.cuda.synchronise()
             everything = memory.to_host(size_bytes + GUARD_BYTES, np.uint8)
             np.testing.assert_array_equal(everything[size_bytes:], GUARD)
             return everything[:size_bytes].view(dtype).reshape(shape)
@@ -106,7 +106,7 @@ def assert_within(bits, truth, bound):
 def test_copy(device, thread_order, rng, size_bytes):
     source = rng.integers(0, 255, size_bytes).astype(np.uint8)  # never the poison
     target, fetched = device.output(size_bytes, np.uint8)
-    device.library.copy(device.input(source), target, size_bytes)
+    device.cuda.copy(device.input(source), target, size_bytes)
     np.testing.assert_array_equal(fetched(), copy(source))
 
 
@@ -117,7 +117,7 @@ def quantised_on_device(device, x, slot_of_copy, slots):
     tokens, hidden = x.shape
     packed, fetched_codes = device.output((slots, hidden), np.uint8)
     scale, fetched_scale = device.output((slots, -(-hidden // 128)), np.float32)
-    device.library.quantise_pack(
+    device.cuda.quantise_pack(
         device.input(x),
         device.input(slot_of_copy),
         packed,
@@ -218,7 +218,7 @@ def test_combine(device, thread_order, rng, tokens, hidden, copies):
     rows[~np.isin(np.arange(slots), slot_of_copy)] = 0x7FFF
     weight[slot_of_copy < 0] = np.nan
     out, fetched = device.output((tokens, hidden), np.uint16)
-    device.library.combine(
+    device.cuda.combine(
         device.input(rows),
         device.input(slot_of_copy),
         device.input(weight),
@@ -247,7 +247,7 @@ def test_rms_norm(device, thread_order, rng, tokens, hidden):
     out, fetched_out = device.output((tokens, hidden), np.uint16)
     total, fetched_total = device.output((tokens, hidden), np.uint16)
     inputs = (device.input(array) for array in (x, residual, gamma))
-    device.library.rms_norm(*inputs, out, total, tokens=tokens, hidden=hidden, epsilon=epsilon)
+    device.cuda.rms_norm(*inputs, out, total, tokens=tokens, hidden=hidden, epsilon=epsilon)
     truth, bound = rms_norm(x, residual, gamma, epsilon), rms_norm_bound(x, residual, gamma, epsilon)
     assert_within(fetched_out(), truth.out, bound.out)
     assert_within(fetched_total(), truth.total, bound.total)
@@ -262,14 +262,12 @@ def test_rms_norm(device, thread_order, rng, tokens, hidden):
 def test_sizes_that_no_kernel_takes_are_refused(device, tokens, hidden, copies):
     memory, fetched = device.output(4096, np.uint8)
     with pytest.raises(CudaError, match=r"rp_quantise_pack: invalid argument \(CUDA error 1\)"):
-        device.library.quantise_pack(
-            memory, memory, memory, memory, tokens=tokens, hidden=hidden, copies=copies
-        )
+        device.cuda.quantise_pack(memory, memory, memory, memory, tokens=tokens, hidden=hidden, copies=copies)
     with pytest.raises(CudaError, match="rp_combine: invalid argument"):
-        device.library.combine(memory, memory, memory, memory, tokens=tokens, hidden=hidden, copies=copies)
+        device.cuda.combine(memory, memory, memory, memory, tokens=tokens, hidden=hidden, copies=copies)
     if copies == 1:
         with pytest.raises(CudaError, match="rp_rms_norm: invalid argument"):
-            device.library.rms_norm(*[memory] * 5, tokens=tokens, hidden=hidden, epsilon=1e-6)
+            device.cuda.rms_norm(*[memory] * 5, tokens=tokens, hidden=hidden, epsilon=1e-6)
     np.testing.assert_array_equal(fetched(), POISON)
 
 
@@ -277,10 +275,10 @@ def test_sizes_that_no_kernel_takes_are_refused(device, tokens, hidden, copies):
 def test_an_epsilon_below_zero_is_refused(device, epsilon):
     memory, _ = device.output(4096, np.uint8)
     with pytest.raises(CudaError, match="rp_rms_norm: invalid argument"):
-        device.library.rms_norm(*[memory] * 5, tokens=1, hidden=8, epsilon=epsilon)
+        device.cuda.rms_norm(*[memory] * 5, tokens=1, hidden=8, epsilon=epsilon)
 
 
 def test_copying_nothing_is_refused(device):
     memory, _ = device.output(16, np.uint8)
     with pytest.raises(CudaError, match="rp_copy: invalid argument"):
-        device.library.copy(memory, memory, 0)
+        device.cuda.copy(memory, memory, 0)

@@ -4,7 +4,6 @@ import ctypes
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from support.emulated import (
     MISSING_COMPILER,
     has_compiler,
     linked,
-    scratch_folder,
 )
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason=MISSING_COMPILER)
@@ -35,7 +33,7 @@ print("went through")
 @pytest.fixture(scope="module")
 def library_path():
     sources = [EMULATION_FOLDER / "probe.cu", CUDA_FOLDER / "runtime.cu"]
-    return linked(Path(scratch_folder().name) / "libprobe.so", sources, "-shared")
+    return linked("libprobe.so", sources)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from simulator.calibration.gpu import driver as driver_module
 from simulator.calibration.gpu import machine as machine_module
 from simulator.calibration.gpu import measure as module
 from simulator.calibration.gpu.cases import ORDER, VERIFICATION_CASES, quick_timing_cases, timing_cases
+from simulator.calibration.gpu.cuda_library import CudaError, Library
 from simulator.calibration.gpu.kernels import every_kernel
-from simulator.calibration.gpu.library import CudaError, Library
 from simulator.calibration.gpu.machine import on_bench
 from simulator.calibration.gpu.measure import Plan, chosen, main, measure, measure_on
 from simulator.calibration.gpu.samples import LeftOut

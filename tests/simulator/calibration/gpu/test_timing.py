@@ -103,7 +103,7 @@ def test_repetitions_are_fewer_where_they_take_long_but_never_less_than_the_leas
 
 def test_before_what_is_timed_the_device_is_kept_busy_as_long_as_the_host_needs(bench, monkeypatch):
     asked = []
-    timer = Timer(bench.library, SimpleNamespace(run=asked.append))
+    timer = Timer(bench.cuda, SimpleNamespace(run=asked.append))
     slow_to_queue = Calls(1e-3)(None)
     timer.seconds_of([slow_to_queue])
     timer.seconds_of([slow_to_queue] * 3)
@@ -114,9 +114,9 @@ def test_before_what_is_timed_the_device_is_kept_busy_as_long_as_the_host_needs(
 def test_a_flush_writes_one_buffer_and_reads_another_larger_than_the_cache(bench, monkeypatch):
     asked = []
     flush = Flush(bench)
-    call = bench.library.call
+    call = bench.cuda.call
     monkeypatch.setattr(
-        bench.library, "call", lambda name, *rest: (asked.append((name, rest)), call(name, *rest))[1]
+        bench.cuda, "call", lambda name, *rest: (asked.append((name, rest)), call(name, *rest))[1]
     )
     with flush:
         flush.run(0)
@@ -150,11 +150,11 @@ def test_what_a_call_holds_is_released(bench, flush):
 def test_reading_reads_from_the_first_byte_to_the_last_and_writes_nothing(bench, at):
     # What is not zero shows in the word that is written for it; more vectors than the grid has threads.
     content = np.zeros(16 * 265_000, np.uint8)
-    with bench.library.allocate(content) as memory, bench.library.allocate(np.zeros(1, np.uint32)) as word:
+    with bench.cuda.allocate(content) as memory, bench.cuda.allocate(np.zeros(1, np.uint32)) as word:
         arguments = (memory.pointer, ctypes.c_int64(content.nbytes), word.pointer)
-        bench.library.call("rp_read", *arguments)
+        bench.cuda.call("rp_read", *arguments)
         assert word.to_host(1, np.uint32)[0] == 0
         content[at] = 1
         memory.upload(content)
-        bench.library.call("rp_read", *arguments)
+        bench.cuda.call("rp_read", *arguments)
         assert word.to_host(1, np.uint32)[0] != 0

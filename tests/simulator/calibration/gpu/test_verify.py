@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from simulator.calibration.gpu.cases import VERIFICATION_CASES
+from simulator.calibration.gpu.cuda_library import CudaError
 from simulator.calibration.gpu.draws import FreshDraw, rng_of
 from simulator.calibration.gpu.gemm_library import GemmFormat, NoLibraryKernel
 from simulator.calibration.gpu.kernels import every_kernel
-from simulator.calibration.gpu.library import CudaError
 from simulator.calibration.gpu.machine import on_bench
 from simulator.calibration.gpu.truth_formats import from_bf16_bits
 from simulator.calibration.gpu.verify import GUARD_BYTES, verify

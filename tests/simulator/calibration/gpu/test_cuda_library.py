@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simulator.calibration.gpu.library import CudaError, Library
+from simulator.calibration.gpu.cuda_library import CudaError, Library
 from support.emulated import MISSING_COMPILER, emulated_library, has_compiler
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason=MISSING_COMPILER)
