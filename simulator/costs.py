@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
+from simulator.document import Document, Place
 from simulator.figures import Duration, Efficiency, Figure, Latency, Slowdown
+from simulator.input_error import InputError
+from simulator.json_places import parse_json
 from simulator.kernel_times import Device, KernelCosts, KernelTimes, Shape, contradiction, named
+from simulator.messages import did_you_mean, explain
 from simulator.pricing import Pricing
-from simulator.units import Spec
+from simulator.regular_file import read_regular, why
+from simulator.units import FieldError, Spec
 from topologies.node import GpuSpec
 from workloads.kernel_call import calls_of
-from workloads.kernel_calls import CALL_KINDS, KERNEL_NAMES, STREAMING_NAMES
+from workloads.kernel_calls import KERNEL_NAMES, STREAMING_NAMES
 from workloads.tasks import CommunicationKernel, ComputeKernel
 
 MAX_TABLE_BYTES = 4 * 2**20
@@ -85,24 +89,28 @@ class CostTable(Spec):
     @model_validator(mode="after")
     def _is_whole(self) -> "CostTable":
         """Refuse names that no kernel call has, and listed shapes of a device that is not told."""
-        for name in [*self.kernels, *self.beside_communication]:
-            if name not in KERNEL_NAMES:
-                msg = f"unknown kernel {name!r}; known are {', '.join(KERNEL_NAMES)}"
-                raise ValueError(msg)
+        for field, named_kernels in (
+            ("kernels", self.kernels),
+            ("beside_communication", self.beside_communication),
+        ):
+            for name in named_kernels:
+                if name not in KERNEL_NAMES:
+                    msg = f"unknown kernel {name!r}; {did_you_mean(name, KERNEL_NAMES)}"
+                    raise FieldError(f"{field}.{name}", msg)
         for name, costs in self.kernels.items():
             listed = () if costs.listed is None else costs.listed.shapes
             if listed and self.device is None:
-                msg = f"kernels.{name} lists shapes, so that the table needs the `device` where they were measured"
-                raise ValueError(msg)
-            for shape in listed:
+                msg = "shapes are listed, so that the table needs the `device` where they were measured"
+                raise FieldError(f"kernels.{name}.listed", msg)
+            for index, shape in enumerate(listed):
                 if name != shape.call.cost_names[0]:
-                    msg = f"kernels.{name} lists a shape of the kernel {shape.call.cost_names[0]!r}"
-                    raise ValueError(msg)
+                    msg = f"this lists a shape of the kernel {shape.call.cost_names[0]!r}, not of {name!r}"
+                    raise FieldError(f"kernels.{name}.listed.shapes.{index}", msg)
             if self.device is not None:
                 check_listed(name, listed, self.device)
             if costs.arithmetic is None and name not in STREAMING_NAMES:
-                msg = f"kernels.{name} computes, and needs the share of the arithmetic peak that it reaches"
-                raise ValueError(msg)
+                msg = f"the kernel {name!r} computes, and needs `arithmetic`: the share of the peak that it reaches"
+                raise FieldError(f"kernels.{name}", msg)
         return self
 
     def check(self, architecture: str, profiles: frozenset[str]) -> None:
@@ -210,28 +218,29 @@ class CostTable(Spec):
 
 
 def check_listed(name: str, shapes: Sequence[Shape], made_on: Device) -> None:
-    """Raise ValueError for listed shapes that cannot be: listed twice, beyond a peak, or against each other."""
+    """Raise FieldError for listed shapes that cannot be: listed twice, beyond a peak, or against each other."""
+    field = f"kernels.{name}.listed.shapes"
     known: set[object] = set()
-    for shape in shapes:
+    for index, shape in enumerate(shapes):
         if shape.call in known:
-            msg = f"kernels.{name} lists {shape.call.label} twice"
-            raise ValueError(msg)
+            msg = f"{shape.call.label} is listed twice; keep one"
+            raise FieldError(f"{field}.{index}", msg)
         known.add(shape.call)
         bytes_per_s = shape.call.moved_bytes / shape.seconds_on(made_on)
         if bytes_per_s > made_on.memory_bandwidth * (1 + 1e-9):
             msg = (
-                f"kernels.{name} lists {shape.call.label} with a share of {shape.share:g}, at which it would move "
-                f"{bytes_per_s:.3g} bytes/s, more than the {made_on.memory_bandwidth:.3g} of the {made_on.name}"
+                f"with its share of {shape.share:g} {shape.call.label} would move {bytes_per_s:.3g} bytes/s, more "
+                f"than the {made_on.memory_bandwidth:.3g} of the {made_on.name}"
             )
-            raise ValueError(msg)
+            raise FieldError(f"{field}.{index}", msg)
     wrong = contradiction(shapes, made_on)
     if wrong is not None:
         one, other = (f"{shape.call.label} ({shape.share:g})" for shape in wrong)
         msg = (
-            f"kernels.{name} lists {one} and {other}, which cannot both be: a larger call takes no less time, and "
-            "one with a size f times larger at most f times as long"
+            f"{one} and {other} cannot both be: a larger call takes no less time, and one with a size f times larger "
+            "at most f times as long"
         )
-        raise ValueError(msg)
+        raise FieldError(f"{field}.{shapes.index(wrong[0])}", msg)
 
 
 def check_sms_left(kernels: ComputeKernels, gpu: GpuSpec) -> None:
@@ -254,11 +263,12 @@ def device_of(gpu: GpuSpec) -> Device:
 @cache
 def catalogue() -> tuple[str, ...]:
     """Return the names of the cost tables that ship with railplane and are measured."""
-    return tuple(name for name in _shipped() if not json.loads(_text_of(name)).get("not_measured"))
+    return tuple(name for name in shipped() if not json.loads(_text_of(name)).get("not_measured"))
 
 
 @cache
-def _shipped() -> tuple[str, ...]:
+def shipped() -> tuple[str, ...]:
+    """Return the names of the cost tables that ship with railplane, measured or not."""
     folder = files("simulator") / "kernel_costs"
     return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".json")))
 
@@ -270,73 +280,44 @@ def _text_of(name: str) -> str:
 def load_cost_table(name_or_path: str, folder: Path) -> CostTable:
     """Return the table of the catalogue, or of a JSON file whose path is relative to `folder`.
 
-    Raises ValueError, naming the table and what is wrong, for anything but a sound table.
+    Raises ValueError for a name that is not known, and InputError, with file, line and field, for anything but a
+    sound table.
     """
-    if name_or_path in _shipped():
-        return _parse(_text_of(name_or_path), name_or_path)
+    if name_or_path in shipped():
+        return _parse(_text_of(name_or_path).encode(), name_or_path)
     path = folder / name_or_path
     if path.suffix != ".json":
-        msg = f"unknown cost table {name_or_path!r}; known are {', '.join(catalogue())}, or the path of a .json file"
+        known = did_you_mean(name_or_path, catalogue())
+        msg = f"unknown cost table {name_or_path!r}; {known}, or the path of a .json file"
         raise ValueError(msg)
     try:
-        if path.exists() and not path.is_file():
-            msg = f"the cost table {name_or_path!r} is no regular file"
-            raise ValueError(msg)
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            msg = f"the cost table {name_or_path!r} is larger than {MAX_TABLE_BYTES} bytes"
-            raise ValueError(msg)
-        return _parse(path.read_text("utf-8"), name_or_path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        msg = f"the cost table {name_or_path!r} cannot be read: {reason}"
-        raise ValueError(msg) from error
+        raw = read_regular(path, MAX_TABLE_BYTES)
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), None, None, why(error, "a cost table, a .json file")) from error
+    return _parse(raw, str(path))
 
 
-def _parse(text: str, name: str) -> CostTable:
-    """Return the table that a JSON text holds."""
+def _parse(raw: bytes, name: str) -> CostTable:
+    """Return the table that JSON holds; `name` is what messages call its file."""
+    read = parse_json(raw, name)
+    if not isinstance(read.data, dict):
+        raise InputError(
+            name, None, None, "this is no cost table: the top of the file must be one JSON object"
+        )
     try:
-        json.loads(text, object_pairs_hook=_without_duplicates)
-        table = CostTable.model_validate_json(text)
+        # as JSON, in which a list is how a tuple is written; numbers of thousands of digits are infinite by now
+        table = CostTable.model_validate_json(json.dumps(read.data))
     except ValidationError as error:
-        msg = f"the cost table {name!r} is broken{_fault(error.errors(include_url=False)[0])}"
-        raise ValueError(msg) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        msg = f"the cost table {name!r} is not JSON: {error}"
-        raise ValueError(msg) from error
-    except ValueError as error:
-        msg = f"the cost table {name!r} is broken: {error}"
-        raise ValueError(msg) from error
+        first = error.errors(include_url=False)[0]
+        if (
+            first["type"] == "json_invalid"
+        ):  # half a surrogate pair, or values nested deeper than pydantic takes
+            reason = str(first["ctx"]["error"]).partition(" at line ")[0]
+            raise InputError(
+                name, None, None, f"this file cannot be read as a cost table: {reason}"
+            ) from error
+        places = {path: Place(name, line) for path, line in read.lines().items()}
+        raise explain(error, CostTable, Document(name, read.data, places)) from error
     if table.not_measured:
-        msg = f"the cost table {name!r} is not measured yet: {table.not_measured}"
-        raise ValueError(msg)
+        raise read.error(("not_measured",), f"this table is not measured yet: {table.not_measured}")
     return table
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return an object's members; ValueError, naming it, for a name that comes twice."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        msg = f"{twice!r} comes twice in one object"
-        raise ValueError(msg)
-    return members
-
-
-def _fault(fault: ErrorDetails) -> str:
-    """Return where a table is broken and what is wrong there, as people say it."""
-    parts = fault["loc"]
-    # behind `call` pydantic names the kind, which is no part of the path in the file
-    path = ".".join(str(part) for before, part in zip(("", *parts), parts, strict=False) if before != "call")
-    match fault["type"]:
-        case "missing":
-            wrong = "is missing"
-        case "extra_forbidden":
-            wrong = "is an unknown field"
-        case "union_tag_not_found":
-            wrong = f"has no kind; known are {', '.join(CALL_KINDS)}"
-        case "union_tag_invalid":
-            wrong = f"has an unknown kind; known are {', '.join(CALL_KINDS)}"
-        case _:
-            wrong = fault["msg"].removeprefix("Value error, ")
-    return f" at {path}: {wrong}" if path else f": {wrong}"

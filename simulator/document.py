@@ -5,12 +5,12 @@ the file is ever run. `simulator.yaml_nodes` says which YAML is read and which i
 """
 
 import copy
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from simulator.input_error import FieldPath, InputError, clipped, dotted
+from simulator.regular_file import FileTooLargeError, NotTextError, decoded, read_regular, why
 from simulator.yaml_nodes import MAX_DEPTH, MAX_VALUES, Node, compose
 
 __all__ = [
@@ -124,37 +124,15 @@ def read_document(path: Path) -> Document:
     """Return what the file holds; InputError if it cannot be read or is not one mapping of plain data."""
     name = str(path)
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
-            with path.open("rb") as stream:
-                raw = stream.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError(name, None, None, "there is no such file; give the path of a YAML file") from None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(name, None, None, f"this file cannot be read: {reason}") from None
-    except ValueError:  # a character that no file's name can hold
-        raise InputError(ascii(name), None, None, "no file can have such a name; give another") from None
-    if not stat.S_ISREG(mode):
-        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise InputError(name, None, None, f"this is {what}; give the path of a YAML file")
-    if len(raw) > MAX_FILE_BYTES:
-        message = f"this file is larger than {MAX_FILE_BYTES:,} bytes; keep long lists in files of their own"
-        raise InputError(name, None, None, message)
-    return parse_document(_decode(raw, name), name)
-
-
-def _decode(raw: bytes, name: str) -> str:
-    """Return the text of a UTF-8 file, with or without a byte order mark."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
-        message = "this is UTF-16 or not text at all; save it as text in UTF-8"
-        raise InputError(name, None, None, message)
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise InputError(name, line, None, message) from None
+        raw = read_regular(path, MAX_FILE_BYTES)
+        text = decoded(raw)
+    except NotTextError as error:
+        raise InputError(name, error.line, None, str(error)) from None
+    except FileTooLargeError as error:
+        raise InputError(name, None, None, f"{error}; keep long lists in files of their own") from None
+    except (OSError, ValueError) as error:
+        raise InputError(name, None, None, why(error, "a YAML file")) from None
+    return parse_document(text, name)
 
 
 def parse_document(text: str, name: str) -> Document:

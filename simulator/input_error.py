@@ -32,8 +32,13 @@ class InputError(ValueError):
 
 
 def clipped(text: str, length: int) -> str:
-    """Return `text` on one line, without its middle where it is longer than `length` characters."""
+    """Return `text` on one line, without its middle where it is longer than `length` characters.
+
+    Characters that a terminal would obey or not show are written as escapes.
+    """
     text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     half = length // 2
     return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
 

@@ -43,20 +43,23 @@ _RULES: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "less_than": lambda context: f"less than {_number(context, 'lt')}",
     "less_than_equal": lambda context: f"at most {_number(context, 'le')}",
     "multiple_of": lambda context: f"a multiple of {_number(context, 'multiple_of')}",
-    "string_too_short": lambda context: f"text of at least {context['min_length']} characters",
-    "string_too_long": lambda context: f"text of at most {context['max_length']} characters",
-    "too_short": lambda context: f"a list of at least {context['min_length']} items",
-    "too_long": lambda context: f"a list of at most {context['max_length']} items",
+    "string_too_short": lambda context: f"text of at least {_items(context['min_length'], 'character')}",
+    "string_too_long": lambda context: f"text of at most {_items(context['max_length'], 'character')}",
+    "too_short": lambda context: f"a list of at least {_items(context['min_length'])}",
+    "too_long": lambda context: f"a list of at most {_items(context['max_length'])}",
     "finite_number": lambda _: "finite",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """One thing wrong. Of an `expected` fault `text` is what would do: several may then hold for one field."""
+    """One thing wrong. Of an `expected` fault `text` is what would do: several may then hold for one field.
+
+    A list's `length` may be wrong only since items that are wrong themselves were not counted.
+    """
 
     path: FieldPath
-    kind: Literal["unknown", "missing", "expected", "rule"]
+    kind: Literal["unknown", "missing", "expected", "length", "rule"]
     text: str
     meant: FieldPath | None = None  # the field that an unknown one was probably meant to be
 
@@ -101,6 +104,10 @@ def shown(value: Any) -> str:
     return clipped(str(value), _MAX_SHOWN)
 
 
+def _items(count: int, what: str = "item") -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _number(context: Mapping[str, Any], key: str) -> str:
     """Return the limit that an error's context holds; that of a quantity is in SI units."""
     limit = context[key]
@@ -117,7 +124,7 @@ def _merge(faults: list[_Fault], document: Document) -> list[_Fault]:
     of_field: dict[FieldPath, list[_Fault]] = {}
     for fault in faults:
         follows = fault.kind == "missing" and fault.path in meant
-        if not follows and not (fault.kind == "expected" and fault.path in looked_into):
+        if not follows and not (fault.kind in {"expected", "length"} and fault.path in looked_into):
             of_field.setdefault(fault.path, []).append(fault)
     merged = []
     for path, found in of_field.items():
@@ -140,7 +147,7 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], document: Document) -> 
         meaning = f": {field.description}" if field and field.description else ""
         return _Fault(path, "missing", f"this field is missing; add it{meaning}")
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return _unknown_member(path, _members_at(model, detail["loc"]), context)
+        return _unknown_member(path, _members_at(model, detail["loc"]), context, document)
     if kind == "value_error":
         rule = context["error"]
         below = as_path(rule.field) if isinstance(rule, FieldError) else ()
@@ -153,8 +160,11 @@ def _fault(detail: ErrorDetails, model: type[BaseModel], document: Document) -> 
         value = _value_at(document, path)
         is_quantity = isinstance(value, str) and isinstance(detail["input"], float)
         rule = _RULES[kind]({**context, "is_quantity": is_quantity})
-        message = f"must be {rule}, not {value if is_quantity else shown(value)}"
-    return _Fault(path, "rule", message)
+        found = value if is_quantity else shown(value)
+        if isinstance(value, list) and "actual_length" in context:
+            found = f"of {len(value):,}"
+        message = f"must be {rule}, not {found}"
+    return _Fault(path, "length" if kind in {"too_short", "too_long"} else "rule", message)
 
 
 def _members_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[Any]:
@@ -168,14 +178,19 @@ def _members_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list
     return _members(annotation) if annotation else []
 
 
-def _unknown_member(path: FieldPath, members: list[Any], context: Mapping[str, Any]) -> _Fault:
+def _unknown_member(
+    path: FieldPath, members: list[Any], context: Mapping[str, Any], document: Document
+) -> _Fault:
     """Return the fault of a mapping whose telling field (`kind`) is missing or has a value that is not known."""
     field = context["discriminator"].strip("'")
     known = [name for member in members for name in _names(_bare(member), field)]
     if "tag" not in context:
         message = f"this field is missing; add it: one of {', '.join(known)}"
         return _Fault((*path, field), "missing", message)
-    name = clipped(str(context["tag"]), _MAX_SHOWN)
+    value = _value_at(document, (*path, field))
+    if not isinstance(value, str):
+        return _Fault((*path, field), "rule", f"expected one of {', '.join(known)}, not {shown(value)}")
+    name = clipped(value, _MAX_SHOWN)
     return _Fault((*path, field), "rule", f"unknown {field} {name!r}; {did_you_mean(name, known)}")
 
 

@@ -51,6 +51,7 @@ _REMEDIES: Final = {
     "could not find expected ':'": "this line is neither 'field: value' nor '- item'",
     "expected <block end>": "this line belongs to none of those above it; align its indentation with theirs",
     "expected ',' or": "a bracket before this is not closed, or a comma is missing",
+    "expected alphabetic or numeric character": "a name must follow '&' or '*'; put text that begins so in quotes",
     "found character": "a character with a meaning of its own in YAML starts this value; put the value in quotes",
     "found unexpected end of stream": "a quote that opens here is never closed",
     "expected the node content": "a value is missing, or a bracket is not closed",

@@ -8,10 +8,13 @@ from typing import Any, Final, Literal
 import networkx as nx
 from pydantic import Field, PrivateAttr
 
+from simulator.input_error import InputError
+from simulator.input_files import InputPath
+from simulator.regular_file import why
 from simulator.units import FieldError, Spec
 from topologies.counts import NetworkCounts
-from topologies.graph_check import check_graph
-from topologies.graph_file import read_graph
+from topologies.graph_check import GraphError, check_graph
+from topologies.graph_file import line_in_file, read_graph
 from topologies.node import NodeSpec
 from topologies.schema import ClusterGraph
 
@@ -27,8 +30,7 @@ class CustomNetwork(Spec):
     """
 
     kind: Literal["custom"] = Field(description="the cluster's graph, read from a file")
-    path: str = Field(
-        min_length=1,
+    path: InputPath = Field(
         description="GraphML (.graphml) or node-link JSON (.json) file of the whole cluster, from the scenario's "
         "folder; `railplane topology --graphml` writes such files",
     )
@@ -98,41 +100,46 @@ class CustomNetwork(Spec):
         return min(self.link_profiles, default="infiniband")
 
     def _graph(self) -> ClusterGraph:
-        """Return the checked graph; FieldError at the path, naming the file, if there is none."""
+        """Return the checked graph; FieldError at the path, naming the file and its line, if there is none."""
         path = self._folder / self.path
         try:
             status = path.stat()
             return _read_checked(path, status.st_mtime_ns, status.st_size)
-        except OSError as error:
-            msg = f"the graph file {self.path!r} cannot be read: {error.strerror or type(error).__name__}"
-            raise FieldError("topology.path", msg) from error
-        except ValueError as error:  # not a graph file, or a name that no file can have
-            msg = f"{self.path}: {error}"
+        except InputError as error:
+            raise FieldError("topology.path", str(error)) from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            msg = f"{path}: {why(error, 'a .graphml or .json file')}"
             raise FieldError("topology.path", msg) from error
 
 
 @lru_cache(maxsize=1)
 def _read_checked(path: Path, _mtime_ns: int, _size: int) -> ClusterGraph:
-    """Return the checked, frozen graph of a file; kept while the file is as it was."""
-    if not path.is_file():
-        msg = "this is no regular file; give the path of a .graphml or .json file"
-        raise ValueError(msg)
+    """Return the checked, frozen graph of a file, kept while the file is as it was; InputError if it holds none."""
     graph = read_graph(path)
-    _check_sizes(graph)
-    check_graph(graph)
-    num_switches = sum(data["kind"] == "switch" for data in graph.nodes.values())
-    if graph.graph["planes"] > max(num_switches, 1):
-        msg = f"the graph has planes = {graph.graph['planes']} and {num_switches} switches; a plane has at least one"
-        raise ValueError(msg)
+    try:
+        _check_sizes(graph)
+        check_graph(graph)
+        _check_planes(graph)
+    except GraphError as error:
+        line = line_in_file(path, error.at) if error.at else None
+        raise InputError(str(path), line, None, str(error)) from error
     frozen: ClusterGraph = nx.freeze(graph)
     return frozen
 
 
+def _check_planes(graph: ClusterGraph) -> None:
+    """Raise GraphError for more planes than switches."""
+    num_switches = sum(data["kind"] == "switch" for data in graph.nodes.values())
+    if graph.graph["planes"] > max(num_switches, 1):
+        msg = f"the graph has planes = {graph.graph['planes']} and {num_switches} switches; a plane has at least one"
+        raise GraphError(msg)
+
+
 def _check_sizes(graph: ClusterGraph) -> None:
-    """Raise ValueError for a whole number beyond any cluster; make every capacity a float."""
+    """Raise GraphError for a whole number beyond any cluster; make every capacity a float."""
     _check_size("the graph", graph.graph)
     for vertex, attributes in graph.nodes.items():
-        _check_size(f"vertex {vertex!r}", attributes)
+        _check_size(f"vertex {vertex!r}", attributes, vertex)
     for source, target, attributes in graph.edges(data=True):
         capacity = attributes.get("capacity_bytes_per_s")
         if isinstance(capacity, int) and not isinstance(capacity, bool):
@@ -142,11 +149,11 @@ def _check_sizes(graph: ClusterGraph) -> None:
                 msg = (
                     f"edge {source!r} -> {target!r} has a capacity_bytes_per_s beyond any number; correct it"
                 )
-                raise ValueError(msg) from None
+                raise GraphError(msg, source, target) from None
 
 
-def _check_size(owner: str, attributes: Mapping[str, Any]) -> None:
+def _check_size(owner: str, attributes: Mapping[str, Any], *at: str) -> None:
     for name, value in attributes.items():
         if isinstance(value, int) and abs(value) >= _MOST:
             msg = f"{owner} has {name} beyond any cluster; it must be below {_MOST:,}"
-            raise ValueError(msg)
+            raise GraphError(msg, *at)

@@ -4,6 +4,7 @@
 """
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any, Final, TypeAlias, cast
@@ -24,11 +25,20 @@ _ENDS: Final = {
     name: frozenset(pair for one, other in kind.joins for pair in ((one, other), (other, one)))
     for name, kind in EDGE_KINDS.items()
 }
+_TYPE_NAMES: Final = {int: "a whole number", float: "a number", str: "text"}
 _EDGE_VALUES: Final = itemgetter(*(attribute.name for attribute in EDGE_ATTRIBUTES))
 
 
+class GraphError(ValueError):
+    """A graph breaks a rule; at: the vertex that does, or the ends of the edge; empty for the graph as a whole."""
+
+    def __init__(self, message: str, *at: str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
 def check_graph(graph: ClusterGraph) -> None:
-    """Raise ValueError, naming the offender and the remedy, unless `graph` keeps to the vocabulary."""
+    """Raise GraphError, naming the offender and the remedy, unless `graph` keeps to the vocabulary."""
     # Each rule may rely on those before it: ends are looked up only after every vertex is known to be complete.
     check_graph_type(graph)
     check_graph_attributes(graph)
@@ -49,12 +59,12 @@ def check_graph_type(graph: ClusterGraph) -> None:
     """Edges have a direction, and there may be several between two vertices."""
     if not (graph.is_directed() and graph.is_multigraph()):
         msg = f"the graph is a networkx.{type(graph).__name__}; it must be a networkx.MultiDiGraph"
-        raise ValueError(msg)
+        raise GraphError(msg)
 
 
 def check_graph_attributes(graph: ClusterGraph) -> None:
     """Family and size of the cluster are stated."""
-    _check_attributes("the graph", GRAPH_ATTRIBUTES, graph.graph)
+    _check_attributes("the graph", GRAPH_ATTRIBUTES, graph.graph, ())
 
 
 def check_vertex_kinds(graph: ClusterGraph) -> None:
@@ -63,13 +73,14 @@ def check_vertex_kinds(graph: ClusterGraph) -> None:
         kind = attributes.get("kind")
         if not isinstance(kind, str) or kind not in VERTEX_KINDS:
             msg = f"vertex {vertex!r} has kind {kind!r}; known kinds are {', '.join(VERTEX_KINDS)}"
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
 
 
 def check_vertex_attributes(graph: ClusterGraph) -> None:
     """Every vertex has the attributes of its kind, with the right types."""
     for vertex, attributes in graph.nodes(data=True):
-        _check_attributes(f"vertex {vertex!r}", VERTEX_KINDS[attributes["kind"]].attributes, attributes)
+        required = VERTEX_KINDS[attributes["kind"]].attributes
+        _check_attributes(f"vertex {vertex!r}", required, attributes, (vertex,))
 
 
 def check_vertex_names(graph: ClusterGraph) -> None:
@@ -77,11 +88,14 @@ def check_vertex_names(graph: ClusterGraph) -> None:
     for vertex, attributes in graph.nodes(data=True):
         if not isinstance(vertex, str):
             msg = f"vertex {vertex!r} has an id that is no text; name it {str(vertex)!r}"
-            raise ValueError(msg)
+            raise GraphError(msg)
+        if not vertex.isprintable():
+            msg = f"vertex {vertex!r} has a character that cannot be printed; leave it out of the id"
+            raise GraphError(msg, vertex)
         name = VERTEX_KINDS[attributes["kind"]].name.format_map(attributes)
         if name and vertex != name:
             msg = f"vertex {vertex!r} must be called {name!r}, after its kind, node and index"
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
 
 
 def check_edges(graph: ClusterGraph) -> None:
@@ -101,24 +115,26 @@ def check_edges(graph: ClusterGraph) -> None:
                         continue
                 except (KeyError, TypeError):  # left out, or of a type that no set holds
                     values = ()
-                _check_edge(_edge(source, target, key), attributes, ends)
+                _check_edge(_edge(source, target, key), attributes, ends, (source, target))
                 right.add((*values, type(values[-1]), ends))
 
 
-def _check_edge(owner: str, attributes: Mapping[str, Any], ends: tuple[str, str]) -> None:
-    """Raise ValueError, naming the owner, unless an edge has its attributes and joins what it may."""
-    _check_attributes(owner, EDGE_ATTRIBUTES, attributes)
+def _check_edge(
+    owner: str, attributes: Mapping[str, Any], ends: tuple[str, str], at: tuple[str, str]
+) -> None:
+    """Raise GraphError, naming the owner, unless an edge has its attributes and joins what it may."""
+    _check_attributes(owner, EDGE_ATTRIBUTES, attributes, at)
     kind, capacity = attributes["kind"], attributes["capacity_bytes_per_s"]
     if not 0 < capacity < math.inf:
         msg = (
             f"{owner} has capacity_bytes_per_s {capacity!r}; it must be finite and more than 0: leave out a cable "
             "that carries nothing"
         )
-        raise ValueError(msg)
+        raise GraphError(msg, *at)
     if ends not in _ENDS[kind]:
         may = ", or ".join(f"{one} and {other}" for one, other in EDGE_KINDS[kind].joins)
         msg = f"{owner} of kind {kind!r} runs from {ends[0]} to {ends[1]}; it may join only {may}"
-        raise ValueError(msg)
+        raise GraphError(msg, *at)
 
 
 def check_cables_within_nodes(graph: ClusterGraph) -> None:
@@ -136,7 +152,7 @@ def check_cables_within_nodes(graph: ClusterGraph) -> None:
                     f"{_edge(source, target, key)} of kind {data['kind']!r} joins nodes {node_of[source]} and "
                     f"{node_of[target]}; such a cable stays within its node"
                 )
-                raise ValueError(msg)
+                raise GraphError(msg, source, target)
 
 
 def check_cables(graph: ClusterGraph) -> None:
@@ -152,23 +168,23 @@ def check_cables(graph: ClusterGraph) -> None:
                     f"the {len(cables)} cables from {source!r} to {target!r} have the keys "
                     f"{', '.join(map(repr, cables))}; number them from 0"
                 )
-                raise ValueError(msg)
+                raise GraphError(msg, source, target)
 
 
 def _check_directions(source: str, target: str, there: _Cables, back: _Cables) -> None:
-    """Raise ValueError unless the cables there have ways back that are like them; other attributes may differ."""
+    """Raise GraphError unless the cables there have ways back that are like them; other attributes may differ."""
     for key, one in there.items():
         other = back.get(key)
         if other is None:
             msg = f"{_edge(source, target, key)} has no way back; add {_edge(target, source, key)}"
-            raise ValueError(msg)
+            raise GraphError(msg, source, target)
         for attribute in EDGE_ATTRIBUTES:
             if one[attribute.name] != other[attribute.name]:
                 msg = (
                     f"{_edge(source, target, key)} has {attribute.name} {one[attribute.name]!r}, the way back "
                     f"has {other[attribute.name]!r}; make both directions of a cable alike"
                 )
-                raise ValueError(msg)
+                raise GraphError(msg, source, target)
 
 
 def check_ports(graph: ClusterGraph) -> None:
@@ -183,7 +199,7 @@ def check_ports(graph: ClusterGraph) -> None:
                 f"switch {vertex!r} has {attributes['ports']} ports and {cables} cables; "
                 "remove cables or use a switch with more ports"
             )
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
 
 
 def check_gpus(graph: ClusterGraph) -> None:
@@ -192,10 +208,10 @@ def check_gpus(graph: ClusterGraph) -> None:
     for vertex, attributes in graph.nodes(data=True):
         if attributes.get("node", 0) >= num_nodes:
             msg = f"vertex {vertex!r} is in a node beyond num_nodes = {num_nodes}; nodes are numbered from 0"
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
         if attributes["kind"] == "gpu" and attributes["index"] >= gpus_per_node:
             msg = f"vertex {vertex!r} is beyond gpus_per_node = {gpus_per_node}; GPUs are numbered from 0"
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
     for node in range(num_nodes):
         for index in range(gpus_per_node):
             if f"node{node}/gpu{index}" not in graph:
@@ -203,7 +219,7 @@ def check_gpus(graph: ClusterGraph) -> None:
                     f"'node{node}/gpu{index}' is missing; add it, or correct num_nodes = {num_nodes} "
                     f"and gpus_per_node = {gpus_per_node}"
                 )
-                raise ValueError(msg)
+                raise GraphError(msg)
 
 
 def check_groups(graph: ClusterGraph) -> None:
@@ -213,7 +229,7 @@ def check_groups(graph: ClusterGraph) -> None:
     for source, group in group_of.items():
         if group < 0:
             msg = f"router {source!r} has group {group}; number the groups of routers from 0"
-            raise ValueError(msg)
+            raise GraphError(msg, source)
         for target, cables in adjacency[source].items():
             if target not in group_of:
                 continue
@@ -224,7 +240,7 @@ def check_groups(graph: ClusterGraph) -> None:
                         f"{_edge(source, target, key)} of kind {data['kind']!r} joins the groups {group} and "
                         f"{group_of[target]}; router_local stays within a group, router_global leaves it"
                     )
-                    raise ValueError(msg)
+                    raise GraphError(msg, source, target)
 
 
 def check_planes(graph: ClusterGraph) -> None:
@@ -236,7 +252,7 @@ def check_planes(graph: ClusterGraph) -> None:
     for vertex, plane in plane_of.items():
         if plane >= planes:
             msg = f"vertex {vertex!r} is in plane {plane}, the graph has planes = {planes}, numbered from 0"
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
     ports: dict[str, list[int]] = {vertex: [] for vertex, plane in plane_of.items() if plane == -1}
     adjacency = _adjacency(graph)
     for source, plane in plane_of.items():
@@ -252,19 +268,19 @@ def check_planes(graph: ClusterGraph) -> None:
                     f"{_edge(source, target, next(iter(cables)))} joins planes {plane} and {other}; "
                     "planes share no switch: move one end"
                 )
-                raise ValueError(msg)
+                raise GraphError(msg, source, target)
     _check_ports_of_planes(ports)
 
 
 def _check_ports_of_planes(ports: Mapping[str, list[int]]) -> None:
-    """Raise ValueError unless the NICs, all with plane -1, have several ports, each in another plane."""
+    """Raise GraphError unless the NICs, all with plane -1, have several ports, each in another plane."""
     for vertex, planes in ports.items():
         if len(planes) < 2 or len(set(planes)) < len(planes):
             msg = (
                 f"NIC {vertex!r} has plane -1 and ports in the planes {sorted(planes)}; plane -1 is for a NIC with "
                 "several ports, each in another plane"
             )
-            raise ValueError(msg)
+            raise GraphError(msg, vertex)
 
 
 def check_nics(graph: ClusterGraph) -> None:
@@ -284,14 +300,14 @@ def check_nics(graph: ClusterGraph) -> None:
         switches = neighbours(nic, "pcie_switch")
         if len(switches) != 1:
             msg = f"NIC {nic!r} has {len(switches)} cables to PCIe switches; give it one"
-            raise ValueError(msg)
+            raise GraphError(msg, nic)
         gpus = neighbours(switches[0], "gpu")
         if len(gpus) != 1:
             msg = (
                 f"NIC {nic!r} hangs on {switches[0]!r}, which serves {len(gpus)} GPUs; "
                 "give each GPU a PCIe switch of its own"
             )
-            raise ValueError(msg)
+            raise GraphError(msg, nic)
 
 
 def _role(attributes: Mapping[str, Any]) -> str:
@@ -308,11 +324,13 @@ def _edge(source: str, target: str, key: object) -> str:
     return f"edge {source!r} -> {target!r} (key {key!r})"
 
 
-def _check_attributes(owner: str, required: tuple[Attribute, ...], values: Mapping[str, Any]) -> None:
+def _check_attributes(
+    owner: str, required: tuple[Attribute, ...], values: Mapping[str, Any], at: tuple[str, ...]
+) -> None:
     fault = _first_fault(required, values)
     if fault:
         msg = f"{owner} {fault}"
-        raise ValueError(msg)
+        raise GraphError(msg, *at)
 
 
 def _first_fault(required: tuple[Attribute, ...], values: Mapping[str, Any]) -> str:
@@ -325,9 +343,9 @@ def _first_fault(required: tuple[Attribute, ...], values: Mapping[str, Any]) -> 
         # A whole number is a float to anyone who writes a file; True is an int only to Python.
         right_type = isinstance(value, attribute.type) or (attribute.type is float and isinstance(value, int))
         if not right_type or isinstance(value, bool):
-            return f"has {name} {value!r}; it must be of type {attribute.type.__name__}: {attribute.meaning}"
+            return f"has {name} {reprlib.repr(value)}; it must be {_TYPE_NAMES[attribute.type]}: {attribute.meaning}"
         if attribute.least is not None and value < attribute.least:
             return f"has {name} {value!r}; it must be at least {attribute.least}: {attribute.meaning}"
         if attribute.choices and value not in attribute.choices:
-            return f"has {name} {value!r}; known are {', '.join(attribute.choices)}"
+            return f"has {name} {reprlib.repr(value)}; known are {', '.join(attribute.choices)}"
     return ""

@@ -14,10 +14,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 from xml.etree.ElementTree import ParseError
-from xml.parsers import expat
 
 import networkx as nx
 
+from simulator.durable import write_file
+from simulator.input_error import FieldPath, InputError
+from simulator.json_places import JsonFile, parse_json
+from simulator.regular_file import read_regular, why
+from topologies.graphml_check import GraphmlError, check_graphml, line_of
 from topologies.schema import ClusterGraph
 
 SUFFIXES: Final = (".graphml", ".json")
@@ -27,7 +31,6 @@ MAX_EDGES: Final = 500_000
 MAX_FILE_BYTES: Final = 2**28
 
 _MAX_ELEMENTS: Final = 6 * MAX_EDGES  # an edge and its three attributes, and the devices
-_MAX_DEPTH: Final = 32
 _NO_XML_TEXT: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # What networkx raises for files that are XML but no GraphML: it looks up and converts without asking.
 _NOT_GRAPHML: Final = (nx.NetworkXException, ParseError, ValueError, KeyError, TypeError, AttributeError)
@@ -37,7 +40,7 @@ def write_graph(graph: ClusterGraph, path: Path) -> None:
     """Write a cluster's graph; the suffix of `path` chooses the format.
 
     Raises ValueError for another suffix, for more than MAX_EDGES edges, or for names that XML cannot hold, and
-    OSError if the file cannot be written.
+    OSError if the file cannot be written; what was there is there still.
     """
     suffix = _suffix(path)
     if graph.number_of_edges() > MAX_EDGES:
@@ -46,24 +49,41 @@ def write_graph(graph: ClusterGraph, path: Path) -> None:
             f"most {MAX_EDGES:,}; write a cluster of fewer nodes"
         )
         raise ValueError(msg)
-    path.write_bytes(_json_bytes(graph) if suffix == ".json" else _graphml_bytes(graph))
+    write_file(path, _json_bytes(graph) if suffix == ".json" else _graphml_bytes(graph))
 
 
 def read_graph(path: Path) -> ClusterGraph:
     """Return the graph of a file, not yet checked by `topologies.graph_check.check_graph`.
 
-    Raises ValueError, naming what is wrong, if it is no graph of that format, and OSError if it cannot be read.
+    Raises InputError, naming the file, and its line where there is one, if it holds no graph of that format.
     """
-    suffix = _suffix(path)
-    with path.open("rb") as stream:
-        raw = stream.read(MAX_FILE_BYTES + 1)
-    if len(raw) > MAX_FILE_BYTES:
-        msg = f"the file is larger than {MAX_FILE_BYTES:,} bytes, more than a graph file may have"
-        raise ValueError(msg)
-    graph = _from_json(raw) if suffix == ".json" else _from_graphml(raw)
-    if graph.number_of_edges() > MAX_EDGES:
-        raise _too_many_edges(graph.number_of_edges())
+    name = str(path)
+    try:
+        suffix = _suffix(path)
+        raw = read_regular(path, MAX_FILE_BYTES)
+        graph = _from_json(raw, name) if suffix == ".json" else _from_graphml(raw)
+        if graph.number_of_edges() > MAX_EDGES:
+            raise _too_many_edges(graph.number_of_edges())
+    except GraphmlError as error:
+        raise InputError(name, error.line, None, str(error)) from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(name, None, None, why(error, "a .graphml or .json file")) from error
     return graph
+
+
+def line_in_file(path: Path, at: tuple[str, ...]) -> int | None:
+    """Return the line on which a file lists a vertex, or an edge given by its ends, of the graph that it holds."""
+    raw = read_regular(path, MAX_FILE_BYTES)
+    if _suffix(path) != ".json":
+        return line_of(raw, at)
+    read = parse_json(raw, str(path))
+    names, entries = (("id",), "nodes") if len(at) == 1 else (("source", "target"), _edges_name(read.data))
+    for number, entry in enumerate(read.data[entries]):
+        if tuple(entry[name] for name in names) in {at, at[::-1]}:
+            return read.line_of((entries, number))
+    return None
 
 
 def _suffix(path: Path) -> str:
@@ -92,21 +112,16 @@ def _graphml_bytes(graph: ClusterGraph) -> bytes:
 
 
 def _from_graphml(raw: bytes) -> ClusterGraph:
-    _check_xml(raw)
+    check_graphml(raw, _MAX_ELEMENTS)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of keys without a type, which are text: the schema asks for types
+            # of keys without a type, which are text: the schema asks for types
+            warnings.simplefilter("ignore")
             graph = nx.read_graphml(io.BytesIO(raw), node_type=str, edge_key_type=int, force_multigraph=True)
-    except StopIteration:
-        graph = None
-    except _NOT_GRAPHML as error:
-        msg = f"this is not GraphML: {str(error) or type(error).__name__}"
+    except (StopIteration, *_NOT_GRAPHML) as error:
+        said = f": {error}" if isinstance(error, nx.NetworkXException) else ""
+        msg = f"this is not GraphML as http://graphml.graphdrawing.org describes it{said}"
         raise ValueError(msg) from error
-    if graph is None:
-        msg = "this is not GraphML: it holds no <graph>"
-        raise ValueError(msg)
     _apply_defaults(graph)
     return _as_cluster_graph(graph)
 
@@ -118,37 +133,6 @@ def _apply_defaults(graph: Any) -> None:
         attributes.update(of_vertices | attributes)
     for _, _, attributes in graph.edges(data=True):
         attributes.update(of_edges | attributes)
-
-
-def _check_xml(raw: bytes) -> None:
-    """Raise ValueError unless `raw` is XML without a document type, of bounded size and depth."""
-    count = depth = 0
-
-    def refuse_doctype(*_: object) -> None:
-        msg = "the file declares a document type (<!DOCTYPE ...>), which a graph file may not; remove it"
-        raise ValueError(msg)
-
-    def start(*_: object) -> None:
-        nonlocal count, depth
-        count, depth = count + 1, depth + 1
-        if count > _MAX_ELEMENTS or depth > _MAX_DEPTH:
-            msg = f"the file has more than {_MAX_ELEMENTS:,} elements, or more than {_MAX_DEPTH} within each other"
-            raise ValueError(msg)
-
-    def end(*_: object) -> None:
-        nonlocal depth
-        depth -= 1
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse_doctype
-    parser.EntityDeclHandler = refuse_doctype
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    try:
-        parser.Parse(raw, True)
-    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that there is none of
-        msg = f"this is not XML: {error}"
-        raise ValueError(msg) from error
 
 
 # Node-link JSON
@@ -169,74 +153,59 @@ def _json_bytes(graph: ClusterGraph) -> bytes:
     return f"{head}{''.join(lists)}}}\n".encode()
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a mapping; raise ValueError for a key that stands in it twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        msg = f"the key {key!r} stands twice in one object; keep one"
-        raise ValueError(msg)
-    return found
-
-
-def _from_json(raw: bytes) -> ClusterGraph:
-    try:
-        data = json.loads(raw, object_pairs_hook=_once_each)
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, or a number without end
-        msg = f"this is not JSON: {error}"
-        raise ValueError(msg) from error
-    if not isinstance(data, dict):
-        msg = f"this is no node-link JSON: {_EXPECTED_JSON}"
-        raise ValueError(msg)
-    nodes, edges = data.get("nodes"), data.get("edges", data.get("links"))
-    attributes = data.get("graph", {})
-    if not (isinstance(nodes, list) and isinstance(edges, list) and isinstance(attributes, dict)):
-        msg = f"this is no node-link JSON: {_EXPECTED_JSON}"
-        raise ValueError(msg)
-    if len(edges) > MAX_EDGES:
-        raise _too_many_edges(len(edges))
-    directed = data.get("directed", False) is True
+def _from_json(raw: bytes, name: str) -> ClusterGraph:
+    read = parse_json(raw, name)
+    data = read.data
+    is_whole = isinstance(data, dict) and isinstance(data.get("nodes"), list)
+    if not (
+        is_whole and isinstance(data.get(_edges_name(data)), list) and isinstance(data.get("graph", {}), dict)
+    ):
+        raise InputError(name, None, None, f"this is no node-link JSON: {_EXPECTED_JSON}")
+    if len(data[_edges_name(data)]) > MAX_EDGES:
+        raise _too_many_edges(len(data[_edges_name(data)]))
+    directed = data.get("directed", False)
+    if not isinstance(directed, bool):
+        raise read.error(("directed",), "expected true or false")
     graph: Any = nx.MultiDiGraph() if directed else nx.MultiGraph()
-    graph.graph.update(attributes)
-    _add_vertices(graph, nodes)
-    _add_edges(graph, edges)
+    graph.graph.update(data.get("graph", {}))
+    _add_vertices(graph, read)
+    _add_edges(graph, read)
     return _as_cluster_graph(graph)
 
 
-def _add_vertices(graph: Any, nodes: list[Any]) -> None:
-    """Add the vertices of node-link JSON; raise ValueError for one without an id, or with another's."""
-    for number, node in enumerate(nodes):
-        vertex = _id_in(node, "id", f"node {number}")
+def _edges_name(data: dict[str, Any]) -> str:
+    """Return what a file calls its edges; `links` is networkx's older name."""
+    return "links" if "links" in data and "edges" not in data else "edges"
+
+
+def _add_vertices(graph: Any, read: JsonFile) -> None:
+    """Add the vertices of node-link JSON; raise InputError for one without an id, or with another's."""
+    for number, node in enumerate(read.data["nodes"]):
+        vertex = _id_in(read, node, ("nodes", number), "id")
         if vertex in graph:
-            msg = f"vertex {vertex!r} is listed more than once, the second time as node {number}"
-            raise ValueError(msg)
+            message = f"vertex {vertex!r} is listed more than once, the second time as node {number}"
+            raise read.error(("nodes", number), message)
         graph.add_nodes_from([(vertex, _without(node, "id"))])
 
 
-def _add_edges(graph: Any, edges: list[Any]) -> None:
-    """Add the edges of node-link JSON; raise ValueError for ends that are no vertices, or an edge listed twice."""
-    for number, edge in enumerate(edges):
-        source, target = (_id_in(edge, end, f"edge {number}") for end in ("source", "target"))
+def _add_edges(graph: Any, read: JsonFile) -> None:
+    """Add the edges of node-link JSON; raise InputError for ends that are no vertices, or an edge listed twice."""
+    name = _edges_name(read.data)
+    for number, edge in enumerate(read.data[name]):
+        path = (name, number)
+        source, target = (_id_in(read, edge, path, end) for end in ("source", "target"))
         for vertex in (source, target):
             if vertex not in graph:
-                msg = (
+                message = (
                     f"edge {number} joins {vertex!r}, which is no node; add it to nodes, or correct the edge"
                 )
-                raise ValueError(msg)
+                raise read.error(path, message)
         key = edge.get("key")
         if isinstance(key, int) and graph.has_edge(source, target, key):
-            msg = f"edge {number}, {source!r} to {target!r} with key {key}, is listed more than once"
-            raise ValueError(msg)
-        graph.add_edges_from(
-            [
-                (
-                    source,
-                    target,
-                    key if isinstance(key, int) else None,
-                    _without(edge, "source", "target", "key"),
-                )
-            ]
-        )
+            message = f"edge {number}, {source!r} to {target!r} with key {key}, is listed more than once"
+            raise read.error(path, message)
+        number_of_cable = key if isinstance(key, int) else None
+        graph.add_edges_from([(source, target, number_of_cable, _without(edge, "source", "target", "key"))])
 
 
 _EXPECTED_JSON: Final = (
@@ -245,11 +214,10 @@ _EXPECTED_JSON: Final = (
 )
 
 
-def _id_in(entry: object, name: str, owner: str) -> str:
-    """Return the id that an entry of the file gives under `name`."""
+def _id_in(read: JsonFile, entry: object, path: FieldPath, name: str) -> str:
+    """Return the id that the entry of the file at a path gives under `name`."""
     if not isinstance(entry, dict) or not isinstance(entry.get(name), str):
-        msg = f"{owner} has no {name!r}; give it the id of a vertex, as text"
-        raise ValueError(msg)
+        raise read.error((*path, name), f"give {name!r} here, the id of a vertex, as text")
     return str(entry[name])
 
 

@@ -2,18 +2,19 @@
 
 import re
 import reprlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from workloads.table_file import (
     Fault,
     column_names,
+    distinct_texts,
     is_csv,
     is_text,
     numbers,
@@ -60,6 +61,18 @@ def read_flow_file(path: Path, rank_at: IntArray) -> FlowTable:
     return flows
 
 
+def count_flows(path: Path) -> int:
+    """Return the rows of such a file, held some at a time; raise ValueError if it cannot be read, or has too many."""
+    with opened(path):
+        num_rows = 0
+        for part in parts(path, column_names(path)):
+            num_rows += len(part)
+            if num_rows > MOST_FLOWS:
+                break
+    _check_num_rows(path, num_rows)
+    return num_rows
+
+
 def _read(path: Path, names: list[str]) -> pa.Table:
     """Return the file's rows: of a CSV as text, of a Parquet file in the types that it has."""
     found = []
@@ -77,7 +90,7 @@ def _check_columns(place: str, names: list[str]) -> None:
     """Raise ValueError unless the columns are the required ones, in any order, and at most the optional one."""
     known = (*_REQUIRED, _OPTIONAL)
     right = f"the columns are {', '.join(_REQUIRED)} and, if wanted, {_OPTIONAL}"
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     unknown = [name for name in names if name not in known]
     missing = [name for name in _REQUIRED if name not in names]
     for fault, columns in (("missing", missing), ("unknown", unknown), ("repeated", repeated)):
@@ -124,18 +137,18 @@ def _ranks(table: pa.Table, name: str, rank_at: IntArray, faults: list[Fault]) -
     if not (pa.types.is_integer(column.type) or is_text(column.type)):
         faults.append(Fault(0, name, f"holds {column.type}; endpoints are whole numbers or text"))
         return np.full(len(table), -1)
-    text = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), ""))
     # each name is looked up once, however many flows it has
-    encoded = text.combine_chunks().dictionary_encode()
-    names = encoded.dictionary.to_pylist()
+    texts, place = distinct_texts(column if is_text(column.type) else column.cast(pa.string()))
     num_ranks = int((rank_at >= 0).sum())
-    rank_of_name = np.array([_rank_of(endpoint, rank_at, num_ranks) for endpoint in names], np.int64)
-    ranks: IntArray = rank_of_name[encoded.indices.to_numpy()]
+    rank_of_name = np.array(
+        [_rank_of(endpoint, rank_at, num_ranks) for endpoint in texts.to_pylist()], np.int64
+    )
+    ranks: IntArray = rank_of_name[place]
     if (ranks < 0).any():
         row = int((ranks < 0).argmax())
         num_nodes, gpus_per_node = rank_at.shape
         message = (
-            f"unknown endpoint {show(text[row].as_py())}; ranks are 0 to {num_ranks - 1}, "
+            f"unknown endpoint {show(texts[place[row]].as_py())}; ranks are 0 to {num_ranks - 1}, "
             f"GPUs node0/gpu0 to node{num_nodes - 1}/gpu{gpus_per_node - 1}"
         )
         faults.append(Fault(row, name, message))

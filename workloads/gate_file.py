@@ -12,12 +12,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from workloads.table_file import Fault, column_names, is_text, numbers, opened, parts, raise_first, show
+from workloads.table_file import (
+    Fault,
+    column_names,
+    distinct_texts,
+    is_text,
+    numbers,
+    opened,
+    parts,
+    raise_first,
+    show,
+)
 from workloads.tasks import FloatArray, IntArray
 from workloads.top_k import TopK
 
 MOST_ROWS: Final = 2**24
-MOST_BYTES: Final = 2**30
 # Experts in a table of decisions: half a gigabyte as 32-bit integers, which 2**24 rows of 8 come to.
 MOST_DECISIONS: Final = 2**27
 MOST_LOAD: Final = 10**18
@@ -47,9 +56,6 @@ def read_gate_file(path: Path, top_k: TopK) -> ExpertLoads | ExpertDecisions:
     """
     with opened(path):
         stamp = path.stat()
-        if stamp.st_size > MOST_BYTES:
-            msg = f"{path} is larger than {MOST_BYTES:,} bytes; leave out tokens"
-            raise ValueError(msg)
         return _read(path, top_k, stamp.st_mtime_ns, stamp.st_size)
 
 
@@ -151,12 +157,10 @@ def _experts(table: pa.Table, name: str, num_experts: int, faults: list[Fault]) 
     """Return [num_rows] the experts that a column names, -1 for what is none."""
     column = table[name]
     if is_text(column.type):
-        text = pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), ""))
         # each name is looked up once, however often it stands
-        encoded = text.combine_chunks().dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        number_of_name = [int(number) if _EXPERT.fullmatch(number) else -1 for number in names]
-        experts: IntArray = np.array(number_of_name, np.int64)[encoded.indices.to_numpy()]
+        texts, place = distinct_texts(column)
+        number_of_name = [int(number) if _EXPERT.fullmatch(number) else -1 for number in texts.to_pylist()]
+        experts: IntArray = np.array(number_of_name, np.int64)[place]
     elif pa.types.is_integer(column.type):
         experts = pc.fill_null(column.cast(pa.int64(), safe=False), -1).to_numpy()
     else:

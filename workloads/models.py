@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from workloads.config_file import LARGEST_CONFIG_BYTES, Config, parse_config
+from simulator.regular_file import read_regular, why
+from workloads.config_file import LARGEST_CONFIG_BYTES, Config, UnfitError, parse_config
 
 _CATALOGUE: Final = files("workloads") / "model_configs"
 _LATENT_ATTENTION_TYPES: Final = ("deepseek_v2", "deepseek_v3")
@@ -58,7 +59,7 @@ class MixtureOfExperts:
     first layers, which have no experts; layer_freq: one layer in so many has experts; router_bias: whether the gate
     has one correction bias per routed expert (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
 
-    Raises ValueError if groups and experts do not fit each other.
+    Raises UnfitError, at a key of a config.json, if groups and experts do not fit each other.
     """
 
     num_routed_experts: int
@@ -77,19 +78,19 @@ class MixtureOfExperts:
                 f"{self.num_routed_experts} routed experts (n_routed_experts) do not divide into "
                 f"{self.num_groups} equal groups (n_group)"
             )
-            raise ValueError(msg)
+            raise UnfitError("n_group", msg)
         if self.groups_kept > self.num_groups:
             msg = (
                 f"the gate cannot keep {self.groups_kept} (topk_group) of {self.num_groups} groups (n_group)"
             )
-            raise ValueError(msg)
+            raise UnfitError("topk_group", msg)
         experts_kept = self.num_routed_experts // self.num_groups * self.groups_kept
         if self.experts_per_token > experts_kept:
             msg = (
                 f"a token cannot use {self.experts_per_token} experts (num_experts_per_tok): the groups that the "
                 f"gate keeps (topk_group) hold {experts_kept}"
             )
-            raise ValueError(msg)
+            raise UnfitError("num_experts_per_tok", msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Model:
     a dense feed-forward layer; moe: None if every layer is dense; num_mtp_layers: multi-token prediction modules,
     which follow the `num_layers` layers and are not among them.
 
-    Raises ValueError if the key heads do not divide the query heads.
+    Raises UnfitError, at a key of a config.json, if the key heads do not divide the query heads.
     """
 
     name: str
@@ -122,7 +123,7 @@ class Model:
                 f"{self.num_heads} query heads (num_attention_heads) do not divide evenly among "
                 f"{attention.num_kv_heads} key heads (num_key_value_heads)"
             )
-            raise ValueError(msg)
+            raise UnfitError("num_key_value_heads", msg)
 
     def is_moe_layer(self, layer: int) -> bool:
         """Return whether this layer (from 0; MTP modules continue the count) has experts."""
@@ -152,7 +153,8 @@ def load_model(name_or_path: str, folder: Path) -> Model:
     """Return a catalogue model, or the model of a Hugging Face `config.json`.
 
     name_or_path: a name of `catalogue()`, else a path, from `folder` if it is relative. A model from a file is
-    named by its path as given. Raises ValueError, naming the file and the key, for a file that cannot be used.
+    named by its path as given. Raises ValueError for a path that leads to no file, and InputError, with the file, its
+    line and the key, for a file that cannot be used.
     """
     if name_or_path in catalogue():
         source = f"{name_or_path}.json"
@@ -161,27 +163,22 @@ def load_model(name_or_path: str, folder: Path) -> Model:
         path = folder / name_or_path
         source = str(path)
         content = _read_file(name_or_path, path)
+    config = parse_config(content, source)
     try:
-        return _model_of(name_or_path, parse_config(content))
-    except ValueError as error:
-        msg = f"{source}: {error}"
-        raise ValueError(msg) from error
+        return _model_of(name_or_path, config)
+    except UnfitError as error:
+        raise config.error(error.key, str(error)) from error
 
 
 def _read_file(name_or_path: str, path: Path) -> bytes:
-    """Return the start of the file, one byte more than a config may have; ValueError if it is no file."""
+    """Return what the file holds; ValueError if it is none, or larger than a config may be."""
     try:
-        if path.is_dir():
-            msg = f"{path} is a folder; name the config.json in it, or a model: {', '.join(catalogue())}"
-            raise ValueError(msg)
-        if not path.is_file():
-            raise ValueError(_unknown_name(name_or_path, path))
-        with path.open("rb") as file:
-            return file.read(LARGEST_CONFIG_BYTES + 1)
-    except OSError as error:
-        msg = (
-            f"{path} cannot be read ({error.strerror}); name a config.json or one of {', '.join(catalogue())}"
-        )
+        return read_regular(path, LARGEST_CONFIG_BYTES)
+    except FileNotFoundError as error:
+        raise ValueError(_unknown_name(name_or_path, path)) from error
+    except (OSError, ValueError) as error:
+        known = ", ".join(catalogue())
+        msg = f"{path}: {why(error, 'a config.json')}; name a Hugging Face config.json, or a model: {known}"
         raise ValueError(msg) from error
 
 
@@ -205,12 +202,12 @@ def _model_of(name: str, config: Config) -> Model:
     latent = model_type in _LATENT_ATTENTION_TYPES
     if not latent and model_type not in _GROUPED_ATTENTION_TYPES:
         supported = ", ".join(sorted(_LATENT_ATTENTION_TYPES + _GROUPED_ATTENTION_TYPES))
-        msg = f"'model_type' {reprlib.repr(model_type)} is not supported; supported are {supported}"
-        raise ValueError(msg)
+        msg = f"{reprlib.repr(model_type)} is not supported; supported are {supported}"
+        raise UnfitError("model_type", msg)
     for switch in _UNSUPPORTED_SWITCHES:
         if config.flag(switch):
-            msg = f"{switch!r} is true, which is not modelled; set it to false to have the model without it"
-            raise ValueError(msg)
+            msg = "this is true, which is not modelled; set it to false to have the model without it"
+            raise UnfitError(switch, msg)
     return Model(
         name=name,
         num_layers=config.count("num_hidden_layers"),
@@ -238,12 +235,9 @@ def _latent_attention(config: Config) -> MultiHeadLatentAttention:
 
 def _grouped_attention(config: Config, model_type: str) -> GroupedQueryAttention:
     num_heads, hidden_size = config.count("num_attention_heads"), config.count("hidden_size")
-    if config.values.get("head_dim") is None and hidden_size % num_heads:
-        msg = (
-            f"'hidden_size' {hidden_size} does not divide evenly among {num_heads} heads "
-            "('num_attention_heads'); give 'head_dim'"
-        )
-        raise ValueError(msg)
+    if not config.holds("head_dim") and hidden_size % num_heads:
+        msg = f"{hidden_size} does not divide evenly among {num_heads} heads (num_attention_heads); give head_dim"
+        raise UnfitError("hidden_size", msg)
     if model_type == "qwen2":
         # must be there, null or not: where it is absent, Hugging Face takes 32, whatever the number of heads
         num_kv_heads = config.count_or_null("num_key_value_heads") or num_heads

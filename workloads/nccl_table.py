@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from simulator.regular_file import FileTooLargeError, read_regular, why
 from simulator.units import UNITS
 
 Place = Literal["out-of-place", "in-place"]
@@ -85,18 +86,12 @@ def read_nccl_table(path: Path, place: Place) -> NcclTable:
 
 def _lines(path: Path) -> list[str]:
     try:
-        if path.is_dir():
-            msg = f"{path} is a directory, not a file"
-            raise ValueError(msg)
-        if path.stat().st_size > _MOST_BYTES:
-            msg = f"{path} has more than {_MOST_BYTES:,} bytes; keep the table and the lines of # above it"
-            raise ValueError(msg)
-        return path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
-    except FileNotFoundError as error:
-        msg = f"there is no file {path}"
+        return read_regular(path, _MOST_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+    except FileTooLargeError as error:
+        msg = f"{path}: {error}; keep the table and the lines of # above it"
         raise ValueError(msg) from error
-    except OSError as error:
-        msg = f"{path} cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:
+        msg = f"{path}: {why(error, 'what nccl-tests printed')}"
         raise ValueError(msg) from error
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ TABLE = json.loads((files("simulator") / "kernel_costs" / "h800-published.json")
 
 
 def write(tmp_path: Path, **changes: object) -> str:
-    (tmp_path / "mine.json").write_text(json.dumps(TABLE | changes))
+    (tmp_path / "mine.json").write_text(json.dumps(TABLE | changes, indent=1))
     return "mine.json"
 
 
@@ -80,45 +81,56 @@ def test_a_table_of_ones_own_is_read_from_beside_the_scenario(tmp_path):
     [
         (
             {"link_efficiency": {"nvlink": {"value": 1.2, "how": "assumed", "source": "x"}}},
-            "not between 1e-06 and 1",
+            "is not between 1e-06 and 1",
         ),
         (
             {"link_efficiency": {"nvlink": {"value": 0.0, "how": "assumed", "source": "x"}}},
-            "not between 1e-06 and 1",
+            "is not between 1e-06 and 1",
         ),
         (
             {"link_efficiency": {"nvlink": {"value": 0.5, "how": "guessed", "source": "x"}}},
-            "link_efficiency.nvlink.how",
+            "link_efficiency.nvlink.how: expected 'measured'",
         ),
-        ({"link_efficiency": {"nvlink": {"value": 0.5, "how": "assumed"}}}, "link_efficiency.nvlink.source"),
+        (
+            {"link_efficiency": {"nvlink": {"value": 0.5, "how": "assumed"}}},
+            "nvlink.source: this field is missing",
+        ),
         ({"link_latency": {"nvlink": {"same_leaf": 3.3, "how": "assumed", "source": "x"}}}, "has no unit"),
         (
             {"link_latency": {"nvlink": {"same_leaf": "-1 us", "how": "assumed", "source": "x"}}},
             "not negative",
         ),
-        ({"extra": 1}, "extra"),
+        ({"extra": 1}, "unknown field 'extra'; known are name"),
+        ({"codecs": {}}, "unknown field 'codecs'; did you mean 'codec'?"),
     ],
 )
 def test_a_broken_table_is_named(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=r"the cost table 'mine.json' is broken at .*") as caught:
-        load_cost_table(write(tmp_path, **changes), tmp_path)
-    assert message in str(caught.value)
+    name = write(tmp_path, **changes)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_cost_table(name, tmp_path)
+    lines = (tmp_path / name).read_text().splitlines()
+    field = next(iter(changes))
+    assert caught.value.file == str(tmp_path / name)
+    assert caught.value.field.partition(".")[0] == field
+    # in a file with one figure's parts a line the name of the wrong one stands on the line that is given
+    assert f'"{caught.value.field.rpartition(".")[2]}"' in lines[caught.value.line - 1] or "source" in message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": NaN}', "\x00", "[" * 100_000])
 def test_what_is_no_table_is_an_error(tmp_path, text):
     (tmp_path / "mine.json").write_text(text)
-    with pytest.raises(ValueError, match=r"the cost table 'mine.json'"):
+    with pytest.raises(InputError) as caught:
         load_cost_table("mine.json", tmp_path)
+    assert caught.value.file == str(tmp_path / "mine.json")
 
 
 def test_unreadable_tables_are_named(tmp_path):
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "latin.json").write_bytes(b"\xff\xfe")
     for name, reason in (
-        ("missing.json", "No such file"),
-        ("folder.json", "is no regular file"),
-        ("latin.json", "not UTF-8"),
+        ("missing.json", "there is no such file"),
+        ("folder.json", "this is a directory"),
+        ("latin.json", "this is UTF-16 or not text"),
         ("h800", "unknown cost table 'h800'; known are h800-published, ideal"),
     ):
         with pytest.raises(ValueError, match=reason):
@@ -260,43 +272,62 @@ def gemms(shape: dict[str, object]) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        (kernels(softmax=ENTRY), "unknown kernel 'softmax'; known are gemm-fp8"),
+        (kernels(softmax=ENTRY), "unknown kernel 'softmax'; .*known are gemm-fp8"),
         ({"beside_communication": {"sort": SLOWER}}, "unknown kernel 'sort'"),
-        (kernels(attention=ENTRY), "kernels.attention computes, and needs the share of the arithmetic peak"),
-        (kernels(copy=ENTRY | {"listed": LISTED}), "kernels.copy lists a shape of the kernel 'norm'"),
-        (kernels(streaming=ENTRY | {"listed": LISTED}), "kernels.streaming lists a shape of the kernel 'norm'"),
-        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE, SHAPE]}}), "kernels.norm lists norm 1x8 twice"),
-        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE, FASTER]}}), "which cannot both be"),
+        (kernels(attention=ENTRY), "kernels.attention: the kernel 'attention' computes, and needs `arithmetic`"),
+        (
+            kernels(copy=ENTRY | {"listed": LISTED}),
+            "kernels.copy.listed.shapes.0: this lists a shape of the kernel 'norm'",
+        ),
+        (
+            kernels(streaming=ENTRY | {"listed": LISTED}),
+            "kernels.streaming.listed.shapes.0: this lists a shape of the kernel 'norm'",
+        ),
+        (
+            kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE, SHAPE]}}),
+            "kernels.norm.listed.shapes.1: norm 1x8 is listed twice",
+        ),
+        (
+            kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE, FASTER]}}),
+            "kernels.norm.listed.shapes.0: norm 1x8 .* and norm 2x8 .* cannot both be",
+        ),
         (gemms(FAST), "more than the 3.35e\\+12 of the H800 SXM5"),
         (kernels(attention=ENTRY | {"arithmetic": SLOWER}), "needs `effects`"),
         (kernels(norm=ENTRY | {"launch": SLOWER | {"value": "0 s", "source": ""}}), "kernels.norm.launch.source"),
         (kernels(norm=ENTRY | {"listed": LISTED}) | {"device": None}, "needs the `device` where they were measured"),
         (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": []}}), "kernels.norm.listed.shapes"),
-        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 1.5}]}}), "less than or equal to 1"),
-        (kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 0.0}]}}), "greater than 0"),
+        (
+            kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 1.5}]}}),
+            "share: must be at most 1, not 1.5",
+        ),
+        (
+            kernels(norm=ENTRY | {"listed": LISTED | {"shapes": [SHAPE | {"share": 0.0}]}}),
+            "share: must be more than 0, not 0.0",
+        ),
         (kernels(norm=ENTRY | {"bandwidth": SLOWER | {"value": 0.0}}), "0.0 is not between 1e-06"),
         (kernels(norm=ENTRY | {"launch": SLOWER | {"value": 3}}), "3 has no unit"),
         ({"beside_communication": {"norm": SLOWER | {"value": 0.9}}}, "slowdown of 0.9"),
     ],
 )  # fmt: skip
 def test_broken_kernel_costs_are_refused_where_they_are(tmp_path, changes, match):
-    with pytest.raises(ValueError, match=match) as error:
+    with pytest.raises(InputError, match=match) as error:
         load_cost_table(write(tmp_path, **changes), tmp_path)
-    assert str(error.value).startswith("the cost table 'mine.json' is broken")
+    assert error.value.file == str(tmp_path / "mine.json")
+    assert error.value.line is not None
 
 
 def test_numbers_that_are_none_are_refused(tmp_path):
     text = json.dumps(TABLE).replace('"value": 0.667', '"value": NaN')
     (tmp_path / "mine.json").write_text(text)
-    with pytest.raises(
-        ValueError, match=r"the cost table 'mine.json' is broken at kernels.latent-attention.arithmetic"
-    ):
+    with pytest.raises(InputError, match=r"mine.json:1: kernels\.latent-attention\.arithmetic.value"):
         load_cost_table("mine.json", tmp_path)
 
 
 def test_a_table_that_is_not_measured_is_refused_and_not_offered():
     assert "h200-measured" not in catalogue()
-    with pytest.raises(ValueError, match=r"'h200-measured' is not measured yet: .*railplane calibrate"):
+    with pytest.raises(
+        ValueError, match=r"h200-measured:\d+: not_measured: .* not measured yet: .*railplane calibrate"
+    ):
         load_cost_table("h200-measured", Path())
 
 
@@ -321,13 +352,25 @@ def test_kernels_that_a_table_lacks_are_named_when_the_scenario_is_loaded(tmp_pa
         load_scenario(scenario, ["costs=h800-published", "workload.communication_sms=132"])
 
 
+def test_what_pydantic_cannot_read_is_said_in_words(tmp_path):
+    text = json.dumps(TABLE)
+    for value, words in (
+        ("9" * 5000, "kernels.latent-attention.arithmetic.value: .* not inf"),
+        ('"\\ud800"', "cannot be read as a cost table: unexpected end of hex escape"),
+        ("[" * 500 + "]" * 500, "cannot be read as a cost table: recursion limit"),
+    ):
+        (tmp_path / "mine.json").write_text(text.replace('"value": 0.667', f'"value": {value}'))
+        with pytest.raises(InputError, match=words):
+            load_cost_table("mine.json", tmp_path)
+
+
 def test_what_a_table_says_twice_is_named(tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps(TABLE).replace('"name":', '"name": "x", "name":', 1))
-    with pytest.raises(ValueError, match="'name' comes twice"):
+    with pytest.raises(ValueError, match=r"mine\.json:1: name: this key stands twice"):
         load_cost_table("mine.json", tmp_path)
 
 
 def test_a_table_that_never_ends_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(ValueError, match=r"'pipe\.json' is no regular file"):
+    with pytest.raises(ValueError, match=r"pipe\.json: this is a pipe"):
         load_cost_table("pipe.json", tmp_path)

@@ -5,11 +5,12 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.document import MAX_FILE_BYTES, InputError, parse_document, read_document
 from simulator.yaml_nodes import MAX_DEPTH, MAX_TEXT_CHARACTERS, MAX_VALUES, parse_scalar
+from support.properties import tried_on
 
 TEXT = """\
 # a comment
@@ -179,9 +180,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_name_line_and_field(case):
     text, line, field, words = REFUSED[case]
-    start = time.monotonic()
+    start = time.process_time()
     error = refusal(text)
-    assert time.monotonic() - start < 5  # two at most on the machine that this was written on
+    assert time.process_time() - start < 15  # three at most on the machine that this was written on
     assert words in error.message
     assert (error.line, error.field) == (line, field)
     place = "f.yaml" if error.line is None else f"f.yaml:{error.line}"
@@ -213,9 +214,9 @@ HOSTILE = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_full_file_of_anything_is_refused_in_seconds(case):
     unit = HOSTILE[case]
-    start = time.monotonic()
+    start = time.process_time()
     refusal(unit * (MAX_FILE_BYTES // len(unit)))
-    assert time.monotonic() - start < 10  # two at most on the machine that this was written on
+    assert time.process_time() - start < 15  # three at most on the machine that this was written on
 
 
 def test_tabs_within_brackets_are_yaml():
@@ -245,7 +246,8 @@ def test_what_files_cannot_be_read(tmp_path, monkeypatch):
             path.write_bytes(content)
         with pytest.raises(InputError) as caught:
             read_document(path)
-        assert caught.value.file == (str(path) if "\0" not in str(path) else ascii(str(path)))
+        assert caught.value.file == str(path)
+        assert str(caught.value).isprintable()
         return str(caught.value)
 
     assert "there is no such file" in message(None)
@@ -259,12 +261,12 @@ def test_what_files_cannot_be_read(tmp_path, monkeypatch):
     assert "save it as text in UTF-8" in message(b"\x7fELF\x02\x01\x01\0\0")
     assert "f.yaml:2: byte 0xe9 is not UTF-8" in message(b"name: run\nmodel: caf\xe9\n")
     os.mkfifo(tmp_path / "pipe")
-    assert "not a regular file" in message(None, tmp_path / "pipe")
+    assert "this is a pipe; give the path of a regular file" in message(None, tmp_path / "pipe")
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     assert "cannot be read: Permission denied" in message(None, tmp_path / "g.yaml")
 
 
@@ -362,7 +364,7 @@ def test_json_is_yaml(data):
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-,?!&*|>'\"%@#{}[]<~ \n\t0.e"), max_size=60))
-@settings(max_examples=400)
+@tried_on(400)
 def test_any_text_is_data_or_one_error(text):
     try:
         found = parse_document(text, "f.yaml").data

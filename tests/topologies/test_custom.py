@@ -1,6 +1,7 @@
 """Custom networks: a file's graph in place of a builder's, and one clear message for each thing that can be wrong."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a capacity without end": (
         lambda graph: [data.update(capacity_bytes_per_s=float("inf")) for *_, data in graph.edges(data=True)],
-        "must be finite",
+        "it must be finite",
     ),
 }
 
@@ -135,7 +136,14 @@ def test_a_graph_outside_the_vocabulary_is_refused_with_its_file(tmp_path, case)
     change, words = CHANGES[case]
     error = fault(written(tmp_path, change))
     assert error.field == "topology.path"
-    assert str(error).startswith("g.json: ")
+    assert str(error).startswith(f"{tmp_path / 'g.json'}:")
+    lines = (tmp_path / "g.json").read_text().splitlines()
+    line = re.match(r":(\d+): ", str(error).removeprefix(str(tmp_path / "g.json")))
+    # a fault of the graph as a whole has no line; else the vertex or the edge is named on it
+    assert line is None or any(
+        end in lines[int(line[1]) - 1] for end in ("plane0/leaf0", "plane0/spine0", "node0/")
+    )
+    assert (line is None) == words.startswith(("the graph", "has planes", "'node3"))
     assert words in str(error)
 
 
@@ -152,10 +160,10 @@ def test_nodes_and_gpus_are_the_clusters(tmp_path):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("missing.json", "No such file"),
-        (".", "no regular file"),
+        ("missing.json", "missing.json: there is no such file"),
+        (".", "ends in .graphml or .json"),
         ("x" * 300 + ".json", "File name too long"),
-        ("x\0.json", "null"),
+        ("x\0.json", "no file can have such a name"),
         ("g.txt", "ends in .graphml or .json"),
         ("bad.json", "this is not JSON"),
     ],

@@ -6,12 +6,13 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from support.properties import tried_on
 from topologies import NODES, Topology, build_cluster, check_graph, graph_file
-from topologies.graph_file import SUFFIXES, read_graph, write_graph
+from topologies.graph_file import SUFFIXES, line_in_file, read_graph, write_graph
 
 SPECS: list[tuple[int, dict[str, Any]]] = [
     (1, {"kind": "none"}),
@@ -67,7 +68,7 @@ def test_nics_with_several_ports_come_back(tmp_path):
     assert same(again, graph)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried_on(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     capacity=st.floats(min_value=5e-324, allow_nan=False, allow_infinity=False),
     name=st.text(
@@ -142,37 +143,102 @@ BOMB = (
 )
 OUTSIDE = '<!DOCTYPE x SYSTEM "file:///etc/passwd"><graphml/>'
 WRONG: dict[str, tuple[str, bytes, str]] = {
-    "entities": ("g.graphml", BOMB.encode(), "declares a document type"),
-    "entities in UTF-16": ("g.graphml", BOMB.encode("utf-16"), "declares a document type"),
-    "a file of others": ("g.graphml", OUTSIDE.encode(), "declares a document type"),
+    "entities": ("g.graphml", BOMB.encode(), "1: a document type is declared here"),
+    "entities in UTF-16": ("g.graphml", BOMB.encode("utf-16"), "1: a document type is declared here"),
+    "a file of others": ("g.graphml", OUTSIDE.encode(), "1: a document type is declared here"),
     "an unknown encoding": (
         "g.graphml",
         b'<?xml version="1.0" encoding="UTF-99"?><a/>',
         "unknown encoding: UTF-99",
     ),
-    "no XML": ("g.graphml", b"name: x", "this is not XML"),
+    "no XML": ("g.graphml", b"name: x", "g.graphml:1: this is not XML: syntax error"),
     "nothing": ("g.graphml", b"", "this is not XML"),
     "other XML": ("g.graphml", b"<svg/>", "this is not GraphML"),
     "no graph": ("g.graphml", b'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"/>', "not GraphML"),
-    "a number that is none": ("g.graphml", GRAPHML.replace(">64<", ">many<").encode(), "'many'"),
-    "an unknown type": ("g.graphml", GRAPHML.replace('type="int"', 'type="bytes"').encode(), "not GraphML"),
-    "an unknown key": ("g.graphml", GRAPHML.replace('data key="p"', 'data key="q"').encode(), "no key q"),
-    "elements within elements": ("g.graphml", b"<a>" * 99 + b"</a>" * 99, "more than 32 within each other"),
+    "a number that is none": (
+        "g.graphml",
+        GRAPHML.replace(">64<", ">many<").encode(),
+        "6: the value 'many' is not a whole number",
+    ),
+    "an unknown type": (
+        "g.graphml",
+        GRAPHML.replace('type="int"', 'type="bytes"').encode(),
+        "4: unknown attr.type",
+    ),
+    "an unknown key": (
+        "g.graphml",
+        GRAPHML.replace('data key="p"', 'data key="q"').encode(),
+        "6: this value has the key 'q', which no <key>",
+    ),
+    "elements within elements": (
+        "g.graphml",
+        b"<a>\n" * 99 + b"</a>" * 99,
+        "33: more than 3,000,000 elements, or 32",
+    ),
     "no JSON": ("g.json", b"{", "this is not JSON"),
-    "JSON without end": ("g.json", b"[" * 200_000, "this is not JSON"),
+    "JSON without end": ("g.json", b"[" * 200_000, "nested too deeply"),
     "a list": ("g.json", b"[]", "no node-link JSON: write"),
     "no edges": ("g.json", b'{"nodes": []}', "no node-link JSON: write"),
-    "no text as id": ("g.json", b'{"nodes": [{"id": 3}], "edges": []}', "node 0 has no 'id'"),
-    "a list as node": ("g.json", b'{"nodes": [[]], "edges": []}', "node 0 has no 'id'"),
+    "no text as id": (
+        "g.json",
+        b'{"nodes": [{"id": 3}], "edges": []}',
+        "g.json:1: nodes.0.id: give 'id' here",
+    ),
+    "a list as node": ("g.json", b'{"nodes": [[]], "edges": []}', "g.json:1: nodes.0.id: give 'id' here"),
     "an edge to nowhere": (
         "g.json",
-        b'{"nodes": [{"id": "a"}], "edges": [{"source": "a", "target": "b"}]}',
-        "edge 0 joins 'b', which is no node",
+        b'{"nodes": [{"id": "a"}],\n "edges": [\n{"source": "a", "target": "b"}]}',
+        "g.json:3: edges.0: edge 0 joins 'b', which is no node",
     ),
     "a vertex twice": (
         "g.json",
         b'{"nodes": [{"id": "a"}, {"id": "a"}], "edges": []}',
         "vertex 'a' is listed more than once, the second time as node 1",
+    ),
+    "a node twice": (
+        "g.graphml",
+        GRAPHML.replace('id="b"', 'id="a"').encode(),
+        "7: the node 'a' is listed more",
+    ),
+    "a node without an id": (
+        "g.graphml",
+        GRAPHML.replace('node id="b"', "node").encode(),
+        "7: this node has no 'id'",
+    ),
+    "an edge without an end": (
+        "g.graphml",
+        GRAPHML.replace(' target="a"', "").encode(),
+        "9: this edge has no 'target'",
+    ),
+    "an edge to no node": (
+        "g.graphml",
+        GRAPHML.replace('e2" source="b"', 'e2" source="c"').encode(),
+        "9: this edge joins 'c', which is no node",
+    ),
+    "a value twice": (
+        "g.graphml",
+        GRAPHML.replace("64</data>", '64</data><data key="p">8</data>').encode(),
+        "6: the value of the key 'p' is given twice",
+    ),
+    "a key declared twice": (
+        "g.graphml",
+        GRAPHML.replace('id="p"', 'id="k"').encode(),
+        "4: the key 'k' is declared twice",
+    ),
+    "a key without a name": (
+        "g.graphml",
+        GRAPHML.replace('attr.name="ports"', "").encode(),
+        "4: this <key> needs an 'id'",
+    ),
+    "two graphs": (
+        "g.graphml",
+        GRAPHML.replace("</graph>", "</graph>\n<graph/>").encode(),
+        "12: a second <graph> starts here",
+    ),
+    "a hyperedge": (
+        "g.graphml",
+        GRAPHML.replace("</graph>", "<hyperedge/></graph>").encode(),
+        "11: a <hyperedge> stands",
     ),
     "an edge twice": (
         "g.json",
@@ -180,7 +246,11 @@ WRONG: dict[str, tuple[str, bytes, str]] = {
         b'{"source": "a", "target": "b", "key": 0}, {"source": "a", "target": "b", "key": 0}]}',
         "edge 1, 'a' to 'b' with key 0, is listed more than once",
     ),
-    "a key twice": ("g.json", b'{"nodes": [], "nodes": [], "edges": []}', "the key 'nodes' stands twice"),
+    "a key twice": (
+        "g.json",
+        b'{"nodes": [], "nodes": [], "edges": []}',
+        "g.json:1: nodes: this key stands twice",
+    ),
     "another suffix": ("g.yaml", b"", "ends in .graphml or .json, which 'g.yaml' does not"),
 }
 
@@ -227,7 +297,7 @@ def test_files_and_graphs_are_bounded(tmp_path, monkeypatch, suffix):
 def test_elements_are_bounded(tmp_path, monkeypatch):
     (tmp_path / "g.graphml").write_text(GRAPHML)
     monkeypatch.setattr(graph_file, "_MAX_ELEMENTS", 11)  # the file has 12
-    with pytest.raises(ValueError, match="more than 11 elements"):
+    with pytest.raises(ValueError, match="10: more than 11 elements"):
         read_graph(tmp_path / "g.graphml")
 
 
@@ -243,11 +313,11 @@ def test_names_that_xml_cannot_hold_are_refused(tmp_path):
 @given(
     position=st.integers(0, 900),
     inserted=st.sampled_from(
-        ["<", ">", "&", '"', "\x00", "<graph/>", "<!--", "é", "9" * 400, "<hyperedge/>"]
+        ["<", ">", "&", '"', "\x00", "<graph/>", "<!--", "é", "9" * 400, "<hyperedge/>", "\uff11"]
     ),
     deleted=st.integers(0, 12),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried_on(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_read_or_refused(tmp_path: Path, position, inserted, deleted):
     text = GRAPHML[:position] + inserted + GRAPHML[position + deleted :]
     (tmp_path / "g.graphml").write_text(text)
@@ -256,3 +326,20 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path, position, inserted, d
     except ValueError:
         return  # and nothing else
     assert isinstance(graph, nx.MultiDiGraph)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_vertices_and_edges_have_lines(tmp_path, suffix):
+    graph = cluster(*SPECS[1])
+    path = tmp_path / f"g{suffix}"
+    write_graph(graph, path)
+    lines = path.read_text().splitlines()
+    vertex = "node1/nic1"
+    found = lines[line_in_file(path, (vertex,)) - 1]
+    assert f'id="{vertex}"' in found or f'"id": "{vertex}"' in found
+    source, target = next((source, target) for source, target in graph.edges() if source == vertex)
+    for ends in ((source, target), (target, source)):
+        found = lines[line_in_file(path, ends) - 1]
+        assert source in found
+        assert target in found
+    assert line_in_file(path, ("nowhere",)) is None

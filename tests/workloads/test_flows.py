@@ -10,7 +10,7 @@ import pytest
 
 from simulator.layout import RankLayout
 from simulator.units import FieldError
-from workloads import flow_file
+from workloads import flow_file, table_file
 from workloads.flows import FlowsSpec
 from workloads.tasks import Setting, TaskTimes
 
@@ -163,11 +163,11 @@ def test_metrics(tmp_path):
         # of several faults the first in the file, whatever its column
         (HEADER + "0,1,5,-1\n0,9,5,0\n0,1,-5,0\n", "line 2, column start_s"),
         (HEADER + '0,1,"5\n",0\n0,9,5,0\n', "line 4, column destination: unknown endpoint '9'"),
-        (HEADER.encode() + b"0,1,5,0\n0,\xff,5,0\n", "line 3: not UTF-8 text"),
-        (HEADER + "0,1,5,0\n0,1," + "1" * 3_000_000 + ",0\n", "line 3: field larger than field limit"),
-        (HEADER + "0,1,5,0\n0,1," + "1" * 150_000 + ",0\n", "line 3: field larger than field limit"),
-        (HEADER.strip() + "\r0,1,5,0\r", "line 1: new-line character seen in unquoted field"),
-        (b"\x00" * 5000, "line 1: missing column 'source'"),
+        (HEADER.encode() + b"0,1,5,0\n0,\xff,5,0\n", "line 3: byte 0xff is not UTF-8"),
+        (HEADER + "0,1,5,0\n0,1," + "1" * 3_000_000 + ",0\n", "line 3: this line is longer than 131,072 bytes"),
+        (HEADER + "0,1,5,0\n0,1," + "1" * 150_000 + ",0\n", "line 3: this line is longer than 131,072 bytes"),
+        (HEADER.strip() + "\r0,1,5,0\r", "line 1: a carriage return stands within this line"),
+        (b"\x00" * 5000, "line 1: this is UTF-16"),
     ],
 )  # fmt: skip
 def test_faults_of_a_csv_are_named(tmp_path, content, message):
@@ -201,10 +201,10 @@ def test_faults_of_a_parquet_file_are_named(tmp_path, columns, message):
 
 
 def test_what_is_no_file_is_named(tmp_path):
-    assert "there is no file" in fault(tmp_path)
-    assert "there is no file" in fault(tmp_path, "no folder/flows.csv")
-    assert "cannot be read (File name too long)" in fault(tmp_path, "x" * 300 + ".csv")
-    with pytest.raises(FieldError, match="there is no file"):
+    assert "there is no such file" in fault(tmp_path)
+    assert "there is no such file" in fault(tmp_path, "no folder/flows.csv")
+    assert "cannot be read: File name too long" in fault(tmp_path, "x" * 300 + ".csv")
+    with pytest.raises(FieldError, match="there is no such file"):
         FlowsSpec(kind="flows", path="\0.csv").check(Setting(None, 8, 4, tmp_path))
     (tmp_path / "flows.csv").mkdir()
     assert "is a directory, not a file" in fault(tmp_path)
@@ -225,7 +225,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(pq, "ParquetFile", refuse)
-    assert "cannot be read (Permission denied)" in fault(tmp_path, name)
+    assert "cannot be read: Permission denied" in fault(tmp_path, name)
 
 
 def test_too_many_flows_are_refused(tmp_path, monkeypatch):
@@ -242,3 +242,64 @@ def test_too_many_flows_are_refused(tmp_path, monkeypatch):
 def test_a_path_is_text(path):
     with pytest.raises(ValueError, match="path"):
         FlowsSpec(kind="flows", path=path)
+
+
+def test_a_quote_that_is_not_closed_is_named_where_it_opens(tmp_path):
+    # What follows up to the next quote would be one value, and the row end where nobody looks.
+    write(tmp_path, HEADER + '0,1,5,0\n"node0/gpu1,2,5,0\n3,0,5,0\n')
+    assert "line 3: a quote in this line is not closed; close it, or leave quotes out" in fault(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x" * 3_000_000, "line 1: this line is longer"),
+        (HEADER + "0,1" + ",5" * 1_000_000 + "\n", "line 2: this line is longer"),
+        (",".join(["a"] * 200_000) + "\n", "has 200,000 columns"),
+    ],
+    ids=["no line feed", "a row without end", "columns"],
+)
+def test_a_csv_that_has_no_end_in_a_line_is_refused_at_once(tmp_path, text, words):
+    write(tmp_path, text)
+    assert words in fault(tmp_path)
+
+
+def test_long_texts_of_parquet_are_held_once(tmp_path):
+    # A file of some kilobytes: written out its columns are 100,000 texts of a million characters.
+    indices = pa.array(np.zeros(100_000, np.int32))
+    ones = np.ones(100_000)
+    table = pa.table(
+        {
+            "source": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 1_000_000])),
+            "destination": ones.astype(int),
+            "size_bytes": pa.DictionaryArray.from_arrays(indices, pa.array(["9" * 1_000_000])),
+        }
+    )
+    assert write(tmp_path, table, "flows.parquet").stat().st_size < 3_000_000
+    before = pa.default_memory_pool().max_memory()
+    assert "row 1, column size_bytes: '99999" in fault(tmp_path, "flows.parquet")
+    assert pa.default_memory_pool().max_memory() - before < 2**26
+
+
+def test_texts_that_grow_as_they_are_decoded_are_refused(tmp_path):
+    # DELTA_BYTE_ARRAY tells only where a text differs from the one before it.
+    table = pa.table(
+        {"source": ["x" * 100_000] * 10_000, "destination": [1] * 10_000, "size_bytes": [1] * 10_000}
+    )
+    path = tmp_path / "flows.parquet"
+    pq.write_table(table, path, use_dictionary=False, column_encoding={"source": "DELTA_BYTE_ARRAY"})
+    assert path.stat().st_size < 1_000_000
+    assert "column source is encoded as DELTA_BYTE_ARRAY; write it as PLAIN" in fault(
+        tmp_path, "flows.parquet"
+    )
+
+
+def test_row_groups_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        pa.table({"source": [0] * 9000, "destination": [1] * 9000, "size_bytes": np.arange(9000)}),
+        "f.pq",
+    )
+    assert len(flows_of(build(tmp_path, "f.pq"))) == 9000
+    monkeypatch.setattr(table_file, "MOST_BYTES", (tmp_path / "f.pq").stat().st_size)
+    assert "row group 0 holds" in fault(tmp_path, "f.pq")

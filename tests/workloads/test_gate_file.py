@@ -233,7 +233,7 @@ def test_the_gate_says_where_its_experts_come_from():
         (LOADS + "0,1\n1,-1\n9,1\n3,1\n", "line 3, column load"),
         (LOADS + "0,1\n1,1,1\n", "line 3: 3 values where the header has 2"),
         (LOADS + "0,1\n1\n", "line 3: 1 values where the header has 2"),
-        (LOADS.encode() + b"0,1\n\xff,1\n", "line 3: not UTF-8 text"),
+        (LOADS.encode() + b"0,1\n\xff,1\n", "line 3: byte 0xff is not UTF-8"),
         (PAIRS + "0,1\n1,2\n2,4\n", "line 4, column expert_1: '4' is not an expert; they are 0 to 3"),
         (PAIRS + "0,1\n2,2\n", "line 3, column expert_1: expert 2 is chosen twice by one token"),
         (PAIRS + "0,1\n2,\n", "line 3, column expert_1: an empty value is not an expert"),
@@ -279,10 +279,10 @@ def test_a_fault_far_down_a_parquet_file_is_named(tmp_path, monkeypatch):
 
 
 def test_what_is_no_file_is_named(tmp_path):
-    assert "there is no file" in fault(tmp_path)
-    assert "there is no file" in fault(tmp_path, "no folder/gate.csv")
-    assert "cannot be read (File name too long)" in fault(tmp_path, "x" * 300 + ".csv")
-    with pytest.raises(FieldError, match="there is no file"):
+    assert "there is no such file" in fault(tmp_path)
+    assert "there is no such file" in fault(tmp_path, "no folder/gate.csv")
+    assert "cannot be read: File name too long" in fault(tmp_path, "x" * 300 + ".csv")
+    with pytest.raises(FieldError, match="there is no such file"):
         FileGate(kind="file", path="\0.csv").check(FOUR, tmp_path)
     (tmp_path / "gate.csv").mkdir()
     assert "is a directory, not a file" in fault(tmp_path)
@@ -293,7 +293,7 @@ def test_what_is_no_file_is_named(tmp_path):
 
 
 def test_files_that_are_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_file, "MOST_BYTES", 30)
+    monkeypatch.setattr(table_file, "MOST_BYTES", 30)
     write(tmp_path, PAIRS + "0,1\n" * 3)
     assert len(decisions_of(tmp_path / "gate.csv")) == 3
     write(tmp_path, PAIRS + "0,1\n" * 4)
