@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from simulator.units import Bytes, FieldError, Spec
+from workloads.size import TransferCount, WorkSize
 from workloads.tasks import (
     Collective,
     CommunicationKernel,
@@ -27,8 +28,6 @@ Operation = Literal["all-to-all", "all-gather", "reduce-scatter", "all-reduce"]
 
 # Times that a ring passes a buffer round: all-reduce is a reduce-scatter and an all-gather.
 _PASSES: Final[dict[Operation, int]] = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
-# Transfers of one collective: 4,096 ranks in one all-to-all; their columns take 1.4 GB.
-_MOST_TRANSFERS: Final = 2**24
 
 RankNumber = Annotated[int, Field(ge=0, lt=2**20)]
 
@@ -91,13 +90,6 @@ class CollectiveSpec(Spec):
         if len(ranks) % group_size:
             msg = f"{len(ranks)} ranks do not split into groups of {group_size}; it must divide {len(ranks)}"
             raise FieldError("group_size", msg)
-        num_pairs = len(ranks) * (group_size - 1)
-        if self.operation == "all-to-all" and num_pairs > _MOST_TRANSFERS:
-            msg = (
-                f"an all-to-all in groups of {group_size:,} of {len(ranks):,} ranks has {num_pairs:,} transfers, "
-                f"more than {_MOST_TRANSFERS:,}; use smaller groups or fewer ranks"
-            )
-            raise FieldError("group_size", msg)
 
     def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:  # noqa: ARG002
         """Return no kernels: transfers cost nothing beside their links' time."""
@@ -121,6 +113,30 @@ class CollectiveSpec(Spec):
             size_bytes=self.size,
             bus_factor=_PASSES.get(self.operation, 1) * (groups.shape[1] - 1) / groups.shape[1],
         )
+
+    def work_size(self, setting: Setting) -> WorkSize:
+        """Return how much the step holds: exactly, where a group has equally many ranks on each of its nodes."""
+        num_ranks = setting.num_ranks if self.ranks == "all" else len(self.ranks)
+        group_size = self.group_size or max(1, num_ranks)
+        if self.operation == "all-to-all":
+            transfers = all_to_all_count(group_size).times(num_ranks // group_size)
+        else:
+            transfers = ring_count(group_size, self._most_on_a_node(setting)).times(num_ranks // group_size)
+        field, remedy = "ranks", "use fewer ranks"
+        if self.operation == "all-to-all":
+            field, remedy = "group_size", "use smaller groups, or fewer ranks"
+        return WorkSize(num_ranks, 1, transfers, transfers, transfers.transfers, 0, field, remedy)
+
+    def _most_on_a_node(self, setting: Setting) -> int:
+        """Return how many ranks of a group are on one node, at most."""
+        if self.ranks != "all":
+            return setting.gpus_per_node
+        of_column = -(-setting.gpus_per_node // self.stride)  # ranks that are `stride` apart
+        rows = setting.num_ranks // self.stride
+        group_size = self.group_size or setting.num_ranks
+        is_even = rows % group_size == 0 or group_size % rows == 0
+        columns = max(1, -(-group_size // max(1, rows))) + (not is_even)
+        return min(setting.gpus_per_node, of_column * columns)
 
     def _ranks(self, num_ranks: int) -> tuple[int, ...]:
         return tuple(range(num_ranks)) if self.ranks == "all" else self.ranks
@@ -191,6 +207,18 @@ def all_to_all_transfers(groups: IntArray, layout: Layout, size_bytes: float) ->
         np.full(len(source_rank), size_bytes / num_ranks),
         relay_rank=np.where(relayed, relay_rank, -1),
     )
+
+
+def all_to_all_count(num_ranks: int) -> TransferCount:
+    """Return the transfers of an all-to-all within a group, and the stops if each is relayed."""
+    pairs = num_ranks * (num_ranks - 1)
+    return TransferCount(pairs, 2 * pairs)
+
+
+def ring_count(num_ranks: int, ranks_per_node: int) -> TransferCount:
+    """Return the transfers of a group's rings, if it has so many ranks on each of its nodes."""
+    hops = num_ranks * min(num_ranks, ranks_per_node)
+    return TransferCount(hops, hops)
 
 
 def ring_transfers(groups: IntArray, layout: Layout, size_bytes: float, passes: int) -> Transfers:

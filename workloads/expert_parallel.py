@@ -19,14 +19,13 @@ from workloads.moe import (
     direct_transfers,
     dispatch_transfers,
 )
+from workloads.size import WorkSize, counted_numbers, exchange_count
 from workloads.tasks import Collective, CommunicationKernel, ComputeKernel, Layout, Setting, run_in_turn
 
 # Of 132 on an H800: DeepSeek-V3 technical report, section 3.2.2, in training.
 SMS_OF_NORMAL_KERNELS: Final = 20
 # Twice those of 1,024 ranks in one exchange, which take minutes.
 _MOST_TRANSFERS: Final = 2**21
-# Layers cost as much as they have; 58 at degree 320 have 6 million, and take 4 GB.
-_MOST_TRANSFERS_OF_LAYERS: Final = 2**23
 _ASSUMPTIONS_OF_KERNEL: Final[dict[Kernel, tuple[str, ...]]] = {
     "normal": (
         "Chunks are pipelined: the wire and NVLink behind it carry a transfer at one rate.",
@@ -125,12 +124,6 @@ class ExpertParallelSpec(ExpertSettings):
                 "that can be simulated; use a lower degree or fewer ranks"
             )
             raise FieldError("expert_parallel", msg)
-        if num_pairs * self._num_draws > _MOST_TRANSFERS_OF_LAYERS:
-            msg = (
-                f"with {num_pairs:,} pairs of ranks at most {_MOST_TRANSFERS_OF_LAYERS // num_pairs:,} layers can "
-                f"have loads of their own, not {self._num_draws:,}; use fewer, or load_changes: never"
-            )
-            raise FieldError("layers", msg)
 
     def communication_kernels(self, setting: Setting) -> tuple[CommunicationKernel, ...]:
         """Return the kernels of dispatch and of combine, which the cost table must price."""
@@ -139,6 +132,28 @@ class ExpertParallelSpec(ExpertSettings):
     def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:  # noqa: ARG002
         """Return no kernels: nothing is computed."""
         return ()
+
+    def work_size(self, setting: Setting) -> WorkSize:
+        """Return how much the step holds: transfers at most, as if tokens of each rank went to all others."""
+        self.check_degree(setting)
+        num_ranks, degree, num_slots = setting.num_ranks, self.expert_parallel, self.num_slots(setting)
+        choices = self.tokens_per_rank * self.experts(setting).experts_per_token
+        of_group = exchange_count(degree, num_slots, choices, relayed=self.kernel == "normal")
+        once = of_group.times(num_ranks // degree)
+        draws = self._num_draws * (1 if self.balance == "none" else 2)  # as balanced, and as they would be
+        collectives = 2 * self.layers
+        return WorkSize(
+            tasks=collectives * num_ranks + collectives - 1,
+            collectives=collectives,
+            held=once.times(2 * draws),
+            together=once,
+            flows=once.transfers * collectives,
+            drawn=draws * num_ranks * counted_numbers(degree, num_slots) + choices,
+            field="layers" if self._num_draws > 1 else "expert_parallel",
+            remedy="use fewer layers, or load_changes: never"
+            if self._num_draws > 1
+            else "use a lower degree, or fewer ranks",
+        )
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> ExpertParallel:
         """Return the step: tokens are given experts by `rng`, layer after layer and rank after rank."""

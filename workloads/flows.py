@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from simulator.input_files import InputPath
 from simulator.units import FieldError, Spec
-from workloads.flow_file import FlowTable, read_flow_file
+from workloads.flow_file import FlowTable, count_flows, read_flow_file
+from workloads.size import TransferCount, WorkSize
 from workloads.tasks import (
     Collective,
     CommunicationKernel,
@@ -29,9 +31,7 @@ class FlowsSpec(Spec):
     needs_model: ClassVar[bool] = False
 
     kind: Literal["flows"] = Field(description="an explicit list of flows")
-    path: str = Field(
-        min_length=1,
-        max_length=4096,
+    path: InputPath = Field(
         description="CSV (.csv) or Parquet (.parquet, .pq) file, relative to the scenario's folder, with the columns "
         "source and destination (a rank number, or a GPU such as node3/gpu5), size_bytes (bytes) and, optionally, "
         "start_s (seconds, default 0); at most 1,000,000 rows (no default)",
@@ -66,6 +66,16 @@ class FlowsSpec(Spec):
                 "Each flow starts at its time in the list, whatever the others do, and costs nothing to start.",
             ),
         )
+
+    def work_size(self, setting: Setting) -> WorkSize:
+        """Return how much the step holds: transfers exactly, and as many tasks as ranks can be named."""
+        try:
+            num_flows = count_flows(setting.folder / self.path)
+        except ValueError as error:
+            raise FieldError("path", str(error)) from error
+        transfers = TransferCount(num_flows, num_flows)
+        tasks = min(2 * num_flows, setting.num_ranks)
+        return WorkSize(tasks, 1, transfers, transfers, num_flows, 0, "path", "list fewer flows")
 
     def _read(self, setting: Setting, rank_at: IntArray) -> FlowTable:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from simulator.input_files import InputPath
 from simulator.units import FieldError, Spec
 from workloads.gate_file import ExpertLoads, read_gate_file
 from workloads.tasks import FloatArray, IntArray
@@ -138,9 +139,7 @@ class FileGate(Spec):
     """Loads of experts, or the experts of real tokens, from a file; loads are popularities, as of `lognormal`."""
 
     kind: Literal["file"] = Field(description="how tokens come by their experts; `file`: as a file says")
-    path: str = Field(
-        min_length=1,
-        max_length=4096,
+    path: InputPath = Field(
         description="CSV (.csv) or Parquet (.parquet, .pq) file, relative to the scenario's folder, with the columns "
         "expert and load (a row for each of the model's experts, from 0; the tokens that each gets, in any unit), or "
         "expert_0, expert_1 and so on, one for each expert of a token (a row for each token: routing decisions, used "
@@ -164,7 +163,7 @@ class FileGate(Spec):
 
     def describe(self) -> str:
         """Return what it takes for granted."""
-        return f"expert popularity, or each token's experts, are those of {self.path}"
+        return f"expert popularity, or each token's experts, are those of {Path(self.path).name}"
 
 
 Gate: TypeAlias = Annotated[

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from simulator.units import FieldError, Spec
 from workloads.kernel_calls import AnyKernelCall
+from workloads.size import TransferCount, WorkSize
 from workloads.tasks import (
     Collective,
     CommunicationKernel,
@@ -60,6 +61,12 @@ class KernelsSpec(Spec):
     def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:  # noqa: ARG002
         """Return the calls."""
         return tuple(ComputeKernel(call, self.communication_sms) for call in self.calls)
+
+    def work_size(self, setting: Setting) -> WorkSize:  # noqa: ARG002
+        """Return how much the step holds: a task for each call."""
+        return WorkSize(
+            len(self.calls), 0, TransferCount(), TransferCount(), 0, 0, "calls", "list fewer calls"
+        )
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> "Kernels":  # noqa: ARG002
         """Return the step; nothing is drawn from `rng`."""

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from simulator.layout import RankLayout
 from support.inference_steps import dense_model
+from support.sizes import check_work_size
 from support.tiny_scenarios import nccl_text
 from support.training_steps import H800, play
 from support.training_steps import model as small_model
@@ -195,6 +196,12 @@ def test_the_graph_is_well_formed(build):
         if any(task.stream for task in tasks) or transfers.reduce.any():
             assert set(transfers.destination_ranks.tolist()) <= set(takes_part)
         # otherwise it is a send, for which the receiver waits by its dependencies
+
+
+def test_how_much_it_holds_is_known_before_it_is_built(case, build, tmp_path):
+    workload = build()
+    spec, setting = spec_and_setting(case, tmp_path)
+    check_work_size(spec.work_size(setting), workload)
 
 
 def test_folds_are_led_by_the_least_of_their_ranks(build):

@@ -15,12 +15,14 @@ from workloads.inference.graph import PassParts, pass_graph
 from workloads.inference.kernels import InferenceKernels
 from workloads.inference.layer_work import LayerWorks
 from workloads.inference.limit import LIMIT_ASSUMPTIONS, limit_graph
-from workloads.inference.order import LayerWork, pass_items
+from workloads.inference.order import Item, LayerWork, pass_items
 from workloads.inference.plan import InferencePlan
 from workloads.inference.planning import plan_decode, plan_prefill
 from workloads.inference.settings import DecodeSettings, InferenceSettings, PrefillSettings
+from workloads.inference.size import pass_size
 from workloads.inference.step import InferenceStep
 from workloads.messages import Kernel, Phase, token_bytes
+from workloads.size import TransferCount, WorkSize
 from workloads.tasks import CommunicationKernel, ComputeKernel, Layout, Setting, TaskGraph
 
 _MOST_OWN_TASKS: Final = 100_000  # of ranks at their own pace
@@ -48,6 +50,14 @@ class DecodeStepSpec(DecodeSettings):
     def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:
         """Return all kernels of a step whose experts get equally many tokens; none of the limit."""
         return () if self.limit else _nominal_kernels(plan_decode(self, setting))
+
+    def work_size(self, setting: Setting) -> WorkSize:
+        """Return how much the step holds; FieldError where the model, the cluster and the fields do not fit."""
+        plan = plan_decode(self, setting)
+        if self.limit:
+            tasks = plan.model.num_layers * self.micro_batches
+            return WorkSize(tasks, 0, TransferCount(), TransferCount(), 0, 0, "kind", "use fewer layers")
+        return pass_size(plan, _nominal_items(plan), relayed=False)
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> InferenceStep:
         """Return the step: tokens' experts and cached tokens of one group are drawn by `rng`."""
@@ -81,6 +91,11 @@ class PrefillStepSpec(PrefillSettings):
     def compute_kernels(self, setting: Setting) -> tuple[ComputeKernel, ...]:
         """Return all kernels of a step whose experts get equally many tokens."""
         return _nominal_kernels(plan_prefill(self, setting))
+
+    def work_size(self, setting: Setting) -> WorkSize:
+        """Return how much the step holds; FieldError where the model, the cluster and the fields do not fit."""
+        plan = plan_prefill(self, setting)
+        return pass_size(plan, _nominal_items(plan), relayed=True)
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> InferenceStep:
         """Return the step: tokens' experts of one group are drawn by `rng`."""
@@ -203,14 +218,19 @@ def _nominal_works(plan: InferencePlan) -> LayerWorks:
     return _layer_works(plan, plan.nominal_kernels(pairs))
 
 
+def _nominal_items(plan: InferencePlan) -> tuple[Item, ...]:
+    """Return the items of a pass whose experts get equally many tokens."""
+    works = _nominal_works(plan)
+    return pass_items(
+        plan.layers, lambda layer, _: works.of(layer), works.head(), plan.settings.micro_batches
+    )
+
+
 def _check_pace(plan: InferencePlan) -> None:
     """Raise FieldError where ranks at their own pace would have more tasks than anyone waits for."""
     if plan.settings.pace == "lockstep":
         return
-    works = _nominal_works(plan)
-    items = pass_items(
-        plan.layers, lambda layer, _: works.of(layer), works.head(), plan.settings.micro_batches
-    )
+    items = _nominal_items(plan)
     num_tasks = plan.num_ranks * len(items)
     if num_tasks > _MOST_OWN_TASKS:
         msg = (

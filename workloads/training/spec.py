@@ -12,12 +12,15 @@ from workloads.group_traffic import GroupLoad, draw_loads, in_each_group, place_
 from workloads.kernels import BF16_BYTES
 from workloads.layer_kernels import Tokens
 from workloads.messages import Phase, token_bytes
+from workloads.size import WorkSize
 from workloads.streaming_kernels import Optimizer
 from workloads.tasks import CommunicationKernel, ComputeKernel, IntArray, Layout, Setting, Transfers
 from workloads.training.assumptions import assumptions
 from workloads.training.graph import Exchanges, StepParts, build_graph
+from workloads.training.outline import TrainingOutline
 from workloads.training.plan import TrainingPlan
 from workloads.training.settings import TrainingSettings
+from workloads.training.size import training_size
 from workloads.training.stage_work import StageWork
 from workloads.training.step import TrainingStep
 from workloads.training.synchronise import Synchronisation, stages_held, synchronisation
@@ -53,6 +56,10 @@ class TrainingStepSpec(TrainingSettings):
         held = held_parameters(plan.model, stages_held(plan.schedule, plan.stages, 0), plan.ranks)
         optimizer = ComputeKernel(Optimizer(parameters=held.total))
         return (*plan.kernels(lambda _: tokens).kernels(plan.stages), optimizer)
+
+    def work_size(self, setting: Setting) -> WorkSize:
+        """Return how much the step holds, before its schedule is made; FieldError where fields do not fit."""
+        return training_size(TrainingOutline.of(self, setting))
 
     def build(self, setting: Setting, layout: Layout, rng: np.random.Generator) -> TrainingStep:
         """Return the step: experts of one group's tokens are drawn by `rng`, layer after layer if at all anew."""
