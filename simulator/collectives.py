@@ -42,6 +42,8 @@ class Collectives:
         self._collectives, self._network, self._fluid = collectives, network, fluid
         self._rerouting, self._environment, self._price = rerouting, environment, price
         self._endpoint_of_rank, self._leader_of_rank = endpoint_of_rank, leader_of_rank
+        # A delay passes before the route is chosen, where that can depend on when it is.
+        self._delays_first = network.routes_by_load or rerouting.must_know
         self.num_solved = self.num_reused = 0
         self._plans: dict[tuple[int, CommunicationKernel | None], Plan] = {}
         self._to_come = Counter((id(each.transfers), each.kernel) for each in collectives)
@@ -131,9 +133,10 @@ class Collectives:
     def _make_ready(self, number: int, run: CollectiveRun, rows: IntArray) -> None:
         """Have transfers started before bytes move on.
 
-        Where routes depend on the load, those with a delay are routed when it has passed; others wait as flows.
+        Where routes depend on the load or on faults, those with a delay are routed when it has passed; others wait as
+        flows.
         """
-        delay_s = run.plan.transfers.delay_s[rows] if self._network.routes_by_load else np.zeros(1)
+        delay_s = run.plan.transfers.delay_s[rows] if self._delays_first else np.zeros(1)
         if not delay_s.any():
             self._have_ready(number, run, rows)
             return
@@ -159,7 +162,7 @@ class Collectives:
         bills, latency_s = network.bills(
             transfers, self._endpoint_of_rank, rows, self._fluid.shared.backlog_bytes, plan.pricing
         )
-        start_after_s = latency_s if by_load else transfers.delay_s + latency_s
+        start_after_s = latency_s if self._delays_first else transfers.delay_s + latency_s
         start = plan.start(rows, bills, start_after_s, self._fluid.shared.capacity_bytes_per_s)
         if lasts:
             plan.keep(key, start)

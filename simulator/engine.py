@@ -243,9 +243,9 @@ class _Execution:
         name = self.network.gpu_name(death.endpoint)
         named = ", ".join(map(str, waiting_ranks[:8])) + (", ..." if len(waiting_ranks) > 8 else "")
         msg = (
-            f"{name} dies at {death.at_s:.6g} s with {len(own)} tasks to end, first {tasks[min(own)].name}; "
+            f"{name} dies at {death.at_s:.6g} s with tasks to end ({len(own):,}, first {tasks[min(own)].name}); "
             + (
-                f"{len(waiting_ranks)} ranks wait for them: {named}"
+                f"other ranks wait for them ({len(waiting_ranks):,}): {named}"
                 if waiting_ranks
                 else "no other rank waits for them"
             )

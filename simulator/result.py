@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -11,11 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from simulator.cables import Cables
+from simulator.durable import naming, write_file
+from simulator.input_files import INPUTS, copy_unchanged
 from simulator.meter import LinkMeter
 from simulator.node_pairs import flows_by_nodes
 from simulator.task_columns import NONE, collective_of_task, fold_sizes, rank_of_task
 from simulator.transfer_ends import TransferEnds
 from simulator.transfer_times import TransferTimes
+from simulator.whole_folder import WholeFolder, read_whole
 from workloads.tasks import Collective, Layout, TaskGraph, TaskTimes
 
 IntArray = NDArray[np.int64]
@@ -25,6 +28,8 @@ MAX_FLOW_ROWS: Final = 1_000_000  # beyond it, a row per collective's name and p
 MAX_TIMELINE_ROWS: Final = 1_000_000  # beyond it, neighbouring bins are added up
 ROUNDING: Final = 1e-9
 _TABLES: Final = ("tasks", "phases", "flows", "links", "link_timeline")
+RESULT_KIND: Final = "run"  # what a folder of a result calls the command that writes such
+RESULT_FILES: Final = ("summary.json", "scenario.yaml", *(f"{name}.parquet" for name in _TABLES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class Result:
     flows: a row per flow, or per collective and pair of nodes: see `flows_table`
     links: a row per cable and direction: see `links_table`
     link_timeline: a row per used cable and time bin: see `timeline_table`
-    scenario_text: the scenario as resolved, as YAML
+    scenario_text: the scenario as resolved, as YAML, naming copies of its files as a saved result holds them
+    files: of each such copy, by the name in that text, the path of the file that it is a copy of
     """
 
     summary: dict[str, Any]
@@ -47,6 +53,7 @@ class Result:
     links: pd.DataFrame
     link_timeline: pd.DataFrame
     scenario_text: str
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def step_time_s(self) -> float:
@@ -58,21 +65,50 @@ class Result:
         return json.dumps(self.summary, allow_nan=False)
 
     def save(self, folder: Path) -> None:
-        """Write `summary.json`, `scenario.yaml` and the tables as Parquet into a folder, made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Make this the result that a folder holds, all at once; the folder is made if need be.
+
+        An earlier result in it is replaced, files of others are left alone. Raises what `write` does, and
+        FolderRefused (a ValueError) if the folder holds something else; it then holds what it held before.
+        """
+        with WholeFolder(folder, RESULT_KIND, RESULT_FILES).replaced() as new:
+            self.write(new)
+
+    def write(self, folder: Path) -> None:
+        """Write `summary.json`, `scenario.yaml` and the files that it names, and the tables as Parquet.
+
+        Raises OSError, and InputError if a file that the scenario names has changed.
+        """
+        for name, path in self.files.items():
+            digest = self.summary["provenance"]["files"][name.split("/")[1]]
+            with naming(folder / name):
+                copy_unchanged(path, folder / name, digest)
         for name in _TABLES:
-            getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
-        (folder / "scenario.yaml").write_text(self.scenario_text, "utf-8")
-        (folder / "summary.json").write_text(
-            json.dumps(self.summary, allow_nan=False, indent=2) + "\n", "utf-8"
-        )
+            with naming(folder / f"{name}.parquet"):
+                getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
+        write_file(folder / "scenario.yaml", self.scenario_text.encode())
+        summary = json.dumps(self.summary, allow_nan=False, indent=2)
+        write_file(folder / "summary.json", f"{summary}\n".encode())
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Return the result that `save` wrote into a folder."""
+        """Return the result that `save` wrote into a folder.
+
+        Raises FileNotFoundError if there is none, and FolderRefused (a ValueError) if one of its files is damaged or
+        missing, as far as the folder lists them: those that older versions wrote do not.
+        """
+        return read_whole(folder, RESULT_FILES, lambda: cls._read(folder))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
         tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
-        return cls(summary=summary, scenario_text=(folder / "scenario.yaml").read_text("utf-8"), **tables)
+        copies = sorted(path for path in (folder / INPUTS).glob("*/*") if path.is_file())
+        return cls(
+            summary=summary,
+            scenario_text=(folder / "scenario.yaml").read_text("utf-8"),
+            files={path.relative_to(folder).as_posix(): path for path in copies},
+            **tables,
+        )
 
 
 class Waits(Protocol):
@@ -271,6 +307,8 @@ def timeline_table(
     bins = np.add.reduceat(meter.bins[:num_bins], edges)
     shares = bins.T[link_of_cable[used]] / cables_of_link[link_of_cable[used]][:, np.newaxis]
     shares = np.maximum(shares, 0.0)  # a flow's last rounding error may be all that an empty bin holds
+    most_bytes = links["effective_bytes_per_s"].to_numpy()[used] * merged * width_s
+    shares = _within_capacity(shares, most_bytes)
     capacity = np.repeat(links["capacity_bytes_per_s"].to_numpy()[used], kept_bins)
     return pd.DataFrame(
         {
@@ -281,6 +319,27 @@ def timeline_table(
             "utilisation": _without_rounding(shares.ravel() / (capacity * merged * width_s)),
         }
     )
+
+
+def _within_capacity(bytes_in_bins: FloatArray, most_bytes: FloatArray) -> FloatArray:
+    """Return bytes in bins, none of which holds more than a link can carry: what is too much goes to those beside it.
+
+    bytes_in_bins: [num_links, num_bins], exact but where traffic that is played back is linear between instants; that
+    of two collectives, of which one follows the other, may then fall into one bin; most_bytes: [num_links]
+    """
+    is_over = (bytes_in_bins > most_bytes[:, np.newaxis] * (1.0 + ROUNDING)).any(axis=1)
+    if not is_over.any():
+        return bytes_in_bins
+    rows, most = bytes_in_bins[is_over], most_bytes[is_over]
+    left = np.zeros(len(rows))
+    for columns in (rows.T, rows.T[::-1]):  # on to the next bins, and back from the last where they are full
+        for column in columns:
+            wanted = column + left
+            column[:] = np.minimum(wanted, most)
+            left = wanted - column
+    within = bytes_in_bins.copy()
+    within[is_over] = rows
+    return within
 
 
 def _without_rounding(fraction: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +20,14 @@ from simulator.faults import (
     on_the_clock,
     touches_switch_cables,
 )
-from simulator.input_error import InputError
+from simulator.input_error import dotted
 from simulator.kernel_shares import CostOf, kernel_columns, kernel_summary, peaks
 from simulator.kernel_times import KernelCost
 from simulator.layout import RankLayout
+from simulator.messages import as_path
 from simulator.network import Network
 from simulator.rerouting import FaultError
+from simulator.resolved import resolved_text, scenario_sha256
 from simulator.result import (
     FloatArray,
     Result,
@@ -37,7 +40,7 @@ from simulator.result import (
     timeline_table,
 )
 from simulator.routing import NoPathError
-from simulator.scenario import LoadedScenario, is_limit, resolved_text, scenario_sha256
+from simulator.scenario import LoadedScenario, is_limit
 from simulator.task_columns import distinct_kernels, leader_of_rank
 from simulator.units import FieldError
 from simulator.waits import bills_of, explain
@@ -64,6 +67,7 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
     network = Network(graph, costs, cluster.routing, scenario.seed, bundle=bundle)
     layout = RankLayout.in_order(loaded.num_nodes, loaded.node.gpus)
     workload = build_workload(loaded, layout)
+    check_unchanged(loaded)
     kernel_times = loaded.costs.kernel_times(loaded.node.gpu)
     cost_of = once_each(lambda kernel: kernel_times.cost(*kernel))
     faults = on_the_clock(scenario.faults, network.cables, loaded.node.gpus)
@@ -86,9 +90,9 @@ def simulate(loaded: LoadedScenario, progress: Callable[[float], None] | None = 
             price=loaded.costs.pricing,
         )
     except FaultError as error:
-        raise InputError(str(loaded.path), None, "faults", str(error)) from error
+        raise loaded.document.error(("faults",), str(error)) from error
     except NoPathError as error:
-        raise InputError(str(loaded.path), None, "cluster.topology", str(error)) from error
+        raise loaded.document.error(("cluster", "topology"), str(error)) from error
     return _assemble(step, recording)
 
 
@@ -116,7 +120,19 @@ def build_workload(loaded: LoadedScenario, layout: RankLayout) -> Workload:
     try:
         return scenario.workload.build(loaded.setting, layout, np.random.default_rng(scenario.seed))
     except FieldError as error:
-        raise InputError(str(loaded.path), None, f"workload.{error.field}", str(error)) from error
+        raise loaded.document.error(("workload", *as_path(error.field)), str(error)) from error
+
+
+def check_unchanged(loaded: LoadedScenario) -> None:
+    """Raise InputError if a file that the scenario names is not what it was when the scenario was loaded."""
+    for file, digest in loaded.files.items():
+        try:
+            is_same = file.sha256() == digest
+        except OSError:
+            is_same = False
+        if not is_same:
+            message = f"{file.name} has changed since the scenario was loaded; run it again"
+            raise loaded.document.error(file.field, message)
 
 
 def once_each(cost_of: CostOf) -> CostOf:
@@ -192,6 +208,7 @@ def _assemble(step: _Step, recording: Recording) -> Result:
         links=links,
         link_timeline=timeline,
         scenario_text=resolved_text(loaded),
+        files={file.carried_name: file.path for file in loaded.files},
     )
 
 
@@ -256,6 +273,7 @@ def _summary(step: _Step, times: TaskTimes) -> dict[str, Any]:
             "version": __version__,
             "seed": scenario.seed,
             "scenario_sha256": scenario_sha256(loaded),
+            "files": {str(dotted(file.field)): digest for file, digest in loaded.files.items()},
             "cost_sources": loaded.costs.sources(profiles, communication, compute),
             "assumptions": [*(ASSUMPTIONS if moves else ()), *workload.assumptions, *loaded.node.assumptions],
         },
@@ -267,7 +285,7 @@ def _question(loaded: LoadedScenario) -> str:
     scenario, cluster = loaded.scenario, loaded.scenario.cluster
     node = cluster.node if isinstance(cluster.node, str) else cluster.node.gpu.name
     gpus = loaded.num_nodes * loaded.node.gpus
-    what = scenario.workload.kind + (f" of {scenario.model}" if scenario.model else "")
+    what = scenario.workload.kind + (f" of {Path(scenario.model).name}" if scenario.model else "")
     where = f"{loaded.num_nodes} x {node}, {gpus} GPUs"
     if is_limit(scenario.workload):
         return f"the idealised limit of {what}, a bound and not a simulation; {where}"

@@ -1,163 +1,34 @@
 """A scenario: the fields of its file, and everything that can be found wrong with it before it runs."""
 
-import hashlib
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, WithJsonSchema
-from ruamel.yaml import YAML
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import SafeRepresenter
+from pydantic import Field, ValidationError
 
 from simulator import costs as cost_tables
+from simulator.cluster import Cluster, Name, NetworkSpec
 from simulator.costs import CostTable, check_sms_left, load_cost_table
 from simulator.document import Document, FieldPath, read_document
-from simulator.faults import Fault, check_faults, needs_graph
-from simulator.messages import as_path, did_you_mean, explain
+from simulator.faults import Fault, check_faults, needs_graph, touches_switch_cables
+from simulator.input_files import NamedFile, NamesFile, check_inside, named_files
+from simulator.machine_memory import this_process
+from simulator.messages import as_path, explain
+from simulator.size import Estimate, estimate, estimate_graph
 from simulator.units import FieldError, Spec
-from simulator.yaml_nodes import parse_scalar
-from topologies import (
-    NODES,
-    CustomNetwork,
-    MultiPlaneFatTree,
-    NodeSpec,
-    NoNetwork,
-    Topology,
-    build_cluster,
-)
-from topologies.cost import Prices
+from topologies import CustomNetwork, NodeSpec, NoNetwork, build_cluster
 from workloads import DecodeStepSpec, WorkloadSpec
 from workloads import models as model_catalogue
 from workloads.models import Model, load_model
 from workloads.tasks import GpuLimits, Setting
 
-MOST_NODES: Final = 1_000_000
-_LINKS_OF_A_NODE: Final = frozenset({"nvlink", "pcie"})
-# Which families have the paths of these policies.
-_FAMILIES_OF_ROUTING: Final = dict.fromkeys(("minimal", "valiant"), ("slim-fly", "dragonfly"))
-
-
-def _known_node(name: str) -> str:
-    if name not in NODES:
-        msg = f"unknown node {name!r}; {did_you_mean(name, NODES)}; or write the whole node here"
-        raise ValueError(msg)
-    return name
-
-
-def _one_line(text: str) -> str:
-    if text.splitlines() != [text]:
-        msg = "a name must be one line of text"
-        raise ValueError(msg)
-    return text
-
-
-def _form_of_node(value: object) -> str | None:
-    return "name" if isinstance(value, str) else "whole" if isinstance(value, (dict, NodeSpec)) else None
-
-
-CatalogueNode = Annotated[
-    str,
-    AfterValidator(_known_node),
-    WithJsonSchema({"type": "string", "enum": list(NODES), "description": "a node of the catalogue"}),
-]
-
-
-class Cluster(Spec):
-    """The nodes, the network between them, and how flows find their way through it."""
-
-    node: Annotated[
-        Annotated[CatalogueNode, Tag("name")] | Annotated[NodeSpec, Tag("whole")],
-        Discriminator(
-            _form_of_node,
-            custom_error_type="node_form",
-            custom_error_message=f"write one of {', '.join(NODES)}, or the whole node as a mapping of fields",
-        ),
-    ] = Field(
-        description=f"the nodes, all alike: one of {', '.join(NODES)}, or the whole node inline (no default)"
-    )
-    nodes: Annotated[int, Field(ge=1, le=MOST_NODES)] | Literal["auto"] = Field(
-        default="auto",
-        description="number of nodes, or `auto` for as many as the workload's ranks need (default auto)",
-    )
-    topology: Topology = Field(description="the network between the nodes, by its `kind` (no default)")
-    routing: Literal["ecmp", "static", "adaptive", "least-loaded", "minimal", "valiant"] = Field(
-        default="adaptive",
-        description="how flows choose among equal-cost paths; `ecmp`: by a seeded hash of the flow; `static`: by "
-        "the destination; `adaptive`: each flow evenly over all of them, as packets are sprayed; `least-loaded`: "
-        "each flow over the least loaded one; of Slim Fly and Dragonfly alone, `minimal`: the shortest path by the "
-        "family's own rule, with at most one global cable; `valiant`: by way of a random group or router, drawn by "
-        "a seeded hash of the flow (default adaptive)",
-    )
-    prices: Prices = Field(
-        default=Prices(),
-        description="what switches and cables cost, for `railplane topology`; defaults fitted to Table 3 of arXiv "
-        "2505.09343",
-    )
-
-    @property
-    def node_spec(self) -> NodeSpec:
-        """Return the whole node."""
-        return NODES[self.node] if isinstance(self.node, str) else self.node
-
-    @property
-    def link_profiles(self) -> frozenset[str]:
-        """Return the kinds of links of which a cost table must say how fast they really are."""
-        match self.topology:
-            case NoNetwork():
-                return _LINKS_OF_A_NODE
-            case CustomNetwork():
-                return _LINKS_OF_A_NODE | self.topology.link_profiles
-        return _LINKS_OF_A_NODE | {self.topology.link_profile}
-
-    @property
-    def nics_meet(self) -> bool:
-        """Return whether every NIC reaches every other; of a graph file that is found out on the way."""
-        match self.topology:
-            case NoNetwork():
-                return False
-            case MultiPlaneFatTree():
-                return self.topology.nics_meet(self.node_spec)
-        return True
-
-    def located(self, folder: Path) -> "Cluster":
-        """Return the cluster with the folder where its relative paths start."""
-        if isinstance(self.topology, CustomNetwork):
-            return self.model_copy(update={"topology": self.topology.located(folder)})
-        return self
-
-    def check_routing(self) -> None:
-        """Raise FieldError if the network's family has no paths of that policy."""
-        families = _FAMILIES_OF_ROUTING.get(self.routing)
-        network = self.topology
-        family = network.family if isinstance(network, CustomNetwork) else network.kind
-        if families and family not in families:
-            msg = (
-                f"{self.routing} routing is for topologies of kind {' and '.join(families)}, not {family}; write "
-                "adaptive, ecmp, static or least-loaded"
-            )
-            raise FieldError("routing", msg)
-
-
-class NetworkSpec(Spec):
-    """A cluster alone, for `railplane topology`."""
-
-    name: Annotated[str, AfterValidator(_one_line)] = Field(
-        min_length=1, max_length=200, description="what results call the scenario; one line (no default)"
-    )
-    cluster: Cluster = Field(description="the nodes and the network between them (no default)")
-
 
 class Scenario(Spec):
     """A cluster, and what runs on it."""
 
-    name: Annotated[str, AfterValidator(_one_line)] = Field(
-        min_length=1, max_length=200, description="what results call the scenario; one line (no default)"
-    )
+    name: Name = Field(description="what results call the scenario; one line (no default)")
     seed: int = Field(
         default=1,
         ge=0,
@@ -165,13 +36,13 @@ class Scenario(Spec):
         description="seed of everything drawn at random: equal seeds give equal results (default 1)",
     )
     cluster: Cluster = Field(description="the nodes and the network between them (no default)")
-    model: str | None = Field(
+    model: Annotated[str | None, NamesFile(model_catalogue.catalogue)] = Field(
         default=None,
         description=f"model: one of {', '.join(model_catalogue.catalogue())}, or the path, from the scenario's "
         "folder, of a Hugging Face config.json (default none, which only some workloads allow)",
     )
     workload: WorkloadSpec = Field(description="what runs on the cluster, by its `kind` (no default)")
-    costs: str = Field(
+    costs: Annotated[str, NamesFile(cost_tables.shipped)] = Field(
         default="h800-published",
         description=f"cost table: one of {', '.join(cost_tables.catalogue())}, or the path, from the scenario's "
         "folder, of a .json file (default h800-published)",
@@ -190,10 +61,12 @@ _File = TypeVar("_File", Scenario, NetworkSpec)
 class LoadedScenario:
     """A scenario that can run, with all that it names.
 
-    scenario: as resolved, so that `cluster.nodes` is a number; path: its file; folder: where its relative paths
-    start.
+    document: as written; scenario: as resolved, so that `cluster.nodes` is a number; path: its file; folder: where
+    its relative paths start; size: what a run will hold; files: those that it names, with the SHA-256 of what each
+    held when the scenario was loaded
     """
 
+    document: Document
     scenario: Scenario
     path: Path
     folder: Path
@@ -201,29 +74,40 @@ class LoadedScenario:
     num_nodes: int
     model: Model | None
     costs: CostTable
+    size: Estimate
+    files: Mapping[NamedFile, str]
 
     @property
     def setting(self) -> Setting:
         """Return what the workload is built for."""
-        return Setting(
-            model=self.model,
-            num_ranks=self.num_nodes * self.node.gpus,
-            gpus_per_node=self.node.gpus,
-            folder=self.folder,
-            nics_meet=self.scenario.cluster.nics_meet,
-            gpu=GpuLimits(self.node.gpu.memory, self.node.gpu.peak_bf16, self.node.nvlink, self.node.nic),
-        )
+        return _setting(self.scenario.cluster, self.num_nodes, self.model, self.folder)
 
 
-def load_scenario(path: Path | str, overrides: Sequence[str] = ()) -> LoadedScenario:
+def _setting(cluster: Cluster, num_nodes: int, model: Model | None, folder: Path) -> Setting:
+    node = cluster.node_spec
+    return Setting(
+        model=model,
+        num_ranks=num_nodes * node.gpus,
+        gpus_per_node=node.gpus,
+        folder=folder,
+        nics_meet=cluster.nics_meet,
+        gpu=GpuLimits(node.gpu.memory, node.gpu.peak_bf16, node.nvlink, node.nic),
+    )
+
+
+def load_scenario(
+    path: Path | str, overrides: Sequence[str] = (), *, any_path: bool = False, any_size: bool = False
+) -> LoadedScenario:
     """Return the scenario of a YAML file, ready to run.
 
-    overrides: each `PATH=VALUE`, as after `--set`, applied in order. Whatever is wrong with the input raises
-    InputError, which says where and what would be right.
+    overrides: each `PATH=VALUE`, as after `--set`, applied in order; any_path: whether it may name files outside its
+    folder; any_size: whether a run may take more memory than this process may have, by the estimate. Whatever is
+    wrong with the input raises InputError, which says where and what would be right.
     """
     path = Path(path)
     document = _read(path, overrides)
-    return _resolved(_validated(Scenario, document, path), document, path)
+    scenario = _validated(Scenario, document, path, any_path=any_path)
+    return _resolved(scenario, document, path, any_size=any_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,16 +120,18 @@ class LoadedNetwork:
     document: Document
 
 
-def load_network(path: Path | str, overrides: Sequence[str] = ()) -> LoadedNetwork:
+def load_network(path: Path | str, overrides: Sequence[str] = (), *, any_path: bool = False) -> LoadedNetwork:
     """Return the cluster of a scenario, or of a file that has only `name` and `cluster`.
 
-    overrides: as of `load_scenario`, whose errors it raises.
+    overrides, any_path: as of `load_scenario`, whose errors it raises.
     """
     path = Path(path)
     document = _read(path, overrides)
     is_spec = document.data.keys() <= NetworkSpec.model_fields.keys()
     loaded: Scenario | NetworkSpec = (
-        _validated(NetworkSpec, document, path) if is_spec else _validated(Scenario, document, path)
+        _validated(NetworkSpec, document, path, any_path=any_path)
+        if is_spec
+        else _validated(Scenario, document, path, any_path=any_path)
     )
     return LoadedNetwork(loaded.name, loaded.cluster, _num_nodes(loaded, document), document)
 
@@ -258,16 +144,21 @@ def _read(path: Path, overrides: Sequence[str]) -> Document:
     return document
 
 
-def _validated(model: type[_File], document: Document, path: Path) -> _File:
-    """Return what a document holds, its files named from the folder of `path`; InputError if fields are wrong."""
+def _validated(model: type[_File], document: Document, path: Path, *, any_path: bool) -> _File:
+    """Return what a document holds; InputError if a field is wrong, or names a file that it may not."""
     try:
         found = model.model_validate(document.data)
     except ValidationError as error:
         raise explain(error, model, document) from None
+    for file in () if any_path else named_files(found, path.parent):
+        try:
+            check_inside(file, path.parent)
+        except ValueError as error:
+            raise document.error(file.field, str(error)) from error
     return found.model_copy(update={"cluster": found.cluster.located(path.parent)})
 
 
-def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScenario:
+def _resolved(scenario: Scenario, document: Document, path: Path, *, any_size: bool) -> LoadedScenario:
     """Check everything that takes more than one field, in the order in which the parts need each other."""
     cluster, folder = scenario.cluster, path.parent
     num_nodes = _num_nodes(scenario, document)
@@ -287,11 +178,15 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
         if is_limit(scenario.workload):
             table = load_cost_table("ideal", folder)  # by datasheets, whatever table is named
         table.check(cluster.node_spec.gpu.architecture, cluster.link_profiles)
+    size = _size(
+        scenario, num_nodes, _setting(cluster, num_nodes, model, folder), document, any_size=any_size
+    )
     with blaming(document, "faults"):
         named = needs_graph(scenario.faults)
         graph = build_cluster(cluster.node_spec, num_nodes, cluster.topology) if named else None
         check_faults(scenario.faults, num_nodes, cluster.node_spec.gpus, graph)
     loaded = LoadedScenario(
+        document=document,
         scenario=scenario.model_copy(update={"cluster": cluster.model_copy(update={"nodes": num_nodes})}),
         path=path,
         folder=folder,
@@ -299,6 +194,8 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
         num_nodes=num_nodes,
         model=model,
         costs=table,
+        size=size,
+        files={},
     )
     with blaming(document, "workload"):
         scenario.workload.check(loaded.setting)
@@ -309,7 +206,39 @@ def _resolved(scenario: Scenario, document: Document, path: Path) -> LoadedScena
         for kernel in scenario.workload.communication_kernels(loaded.setting):
             table.check_kernel(kernel)
         table.check_compute(kernels, loaded.node.gpu)
-    return loaded
+    return replace(loaded, files=_digests(scenario, document, folder))
+
+
+def _size(
+    scenario: Scenario, num_nodes: int, setting: Setting, document: Document, *, any_size: bool
+) -> Estimate:
+    """Return what a run will hold; InputError if there is no memory for that. Nothing large is built yet."""
+    cluster = scenario.cluster
+    network = cluster.topology, cluster.node_spec, num_nodes
+    with blaming(document, "cluster"):
+        graph = estimate_graph(*network)
+    check_size(graph, document, any_size=any_size)
+    with blaming(document, "workload"):
+        work = scenario.workload.work_size(setting)
+    bundle = not touches_switch_cables(scenario.faults)
+    whole = estimate(*network, cluster.routing, work, bundle=bundle, is_reused=not scenario.faults)
+    check_size(whole, document, any_size=any_size)
+    return whole
+
+
+def check_size(size: Estimate, document: Document, *, any_size: bool) -> None:
+    """Raise InputError for what takes more memory than this process may have, unless any size will do."""
+    if not any_size and (refusal := size.refusal(this_process())):
+        raise document.error(as_path(size.field), refusal)
+
+
+def _digests(scenario: Scenario, document: Document, folder: Path) -> dict[NamedFile, str]:
+    """Return the files that a scenario names, each with the digest of what it holds."""
+    digests = {}
+    for file in named_files(scenario, folder):
+        with blaming(document, str(file.field[0])):
+            digests[file] = file.sha256()
+    return digests
 
 
 def is_limit(workload: WorkloadSpec) -> bool:
@@ -361,48 +290,6 @@ def _blaming_communication_sms(workload: Spec) -> Iterator[None]:
         if "communication_sms" not in type(workload).model_fields:
             raise
         raise FieldError("communication_sms", str(error)) from error
-
-
-def resolved_text(loaded: LoadedScenario) -> str:
-    """Return the scenario as YAML, defaults written out, that loads from its folder to an equal scenario."""
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.Representer = _Representer
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.width = 4096
-    stream = io.StringIO()
-    yaml.dump(_resolved_data(loaded), stream)
-    return stream.getvalue()
-
-
-def scenario_sha256(loaded: LoadedScenario) -> str:
-    """Return a digest of the resolved scenario: the same however its file is laid out, and wherever it lies."""
-    canonical = json.dumps(_resolved_data(loaded), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _resolved_data(loaded: LoadedScenario) -> dict[str, Any]:
-    return loaded.scenario.model_dump(mode="json")
-
-
-class _Representer(SafeRepresenter):
-    """Writes text in quotes wherever `simulator.yaml_nodes` would read something else without them."""
-
-    def represent_text(self, text: str) -> ScalarNode:
-        """Return the node of a text."""
-        try:
-            is_plain = isinstance(parse_scalar(text), str)
-        except ValueError:
-            is_plain = False
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
-
-    def represent_nothing(self, _nothing: None) -> ScalarNode:
-        """Return the node of None, which is easier to see as a word."""
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-_Representer.add_representer(str, _Representer.represent_text)
-_Representer.add_representer(type(None), _Representer.represent_nothing)
 
 
 def json_schema() -> dict[str, Any]:

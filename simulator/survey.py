@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from simulator.crossings import num_edges
 from simulator.extent import Figure, extent, half_bytes_per_s
-from simulator.scenario import LoadedNetwork, blaming
+from simulator.scenario import LoadedNetwork, blaming, check_size
+from simulator.size import estimate_graph
 from simulator.units import FieldError
 from topologies import ClusterGraph, CustomNetwork, NetworkCounts, build_cluster
 from topologies.cost import FITTED_PORTS, Prices, cost_usd
 from topologies.graph_file import MAX_EDGES
-
-# NVLink, PCIe, and those of a GPU's PCIe switch to the host and to the NIC: cables of a node's GPU.
-_CABLES_PER_GPU = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +125,13 @@ def survey(network: LoadedNetwork) -> Survey:
     )
 
 
-def graph_to_write(network: LoadedNetwork, counts: NetworkCounts) -> ClusterGraph:
-    """Return the cluster's graph, if a file can hold it; InputError if it cannot be built or has too many cables."""
+def graph_to_write(network: LoadedNetwork, counts: NetworkCounts, *, any_size: bool = False) -> ClusterGraph:
+    """Return the cluster's graph, if a file can hold it; InputError if it cannot be built or has too many cables.
+
+    any_size: whether it may take more memory than this process may have, by the estimate
+    """
     cluster = network.cluster
-    num_gpus = cluster.node_spec.gpus * network.num_nodes
-    edges = 2 * (_CABLES_PER_GPU * num_gpus + counts.links + counts.endpoint_links)
+    edges = num_edges(cluster.node_spec, network.num_nodes, counts)
     with blaming(network.document, "cluster"):
         if edges > MAX_EDGES:
             msg = (
@@ -138,4 +139,6 @@ def graph_to_write(network: LoadedNetwork, counts: NetworkCounts) -> ClusterGrap
                 f"most {MAX_EDGES:,}; leave out --graphml, or ask for fewer nodes"
             )
             raise FieldError("nodes", msg)
+        size = estimate_graph(cluster.topology, cluster.node_spec, network.num_nodes)
+        check_size(size, network.document, any_size=any_size)
         return build_cluster(cluster.node_spec, network.num_nodes, cluster.topology)

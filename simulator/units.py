@@ -25,7 +25,7 @@ def _bytes_per_second_units() -> dict[str, float]:
     return per_byte | per_bit
 
 
-# Dimension -> unit -> SI factor. The order of the units is the order in which messages list them.
+# Dimension -> unit -> SI factor. The SI unit comes first; the order is the one in which messages list them.
 UNITS: Final[dict[str, dict[str, float]]] = {
     "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
     "bytes": _bytes_units(),
@@ -111,7 +111,7 @@ def write_quantity(value: float, dimension: str) -> str:
         text = f"{value / UNITS[dimension][unit]:.{_TIDY_DIGITS}g} {unit}"
         if 1 <= value / UNITS[dimension][unit] < 1000 and parse_quantity(text, dimension) == value:
             return text
-    return f"{value!r} {next(unit for unit, factor in UNITS[dimension].items() if factor == 1.0)}"
+    return f"{value!r} {next(iter(UNITS[dimension]))}"
 
 
 def fitting_unit(value: float, dimension: str) -> tuple[str, float]:
@@ -128,10 +128,11 @@ def show_quantity(value: float, dimension: str, digits: int = 4) -> str:
 
 
 def show_count(value: float) -> str:
-    """Return a rounded count for people: 671026419200 as `671.0 B`."""
-    names = ((1e12, " T"), (1e9, " B"), (1e6, " M"))
-    factor, name = next(((factor, name) for factor, name in names if abs(value) >= factor), (1.0, ""))
-    return f"{value / factor:,.4g}{name}" if name else f"{value:,.0f}"
+    """Return a rounded count for people: 671026419200 as `671 B`."""
+    for factor, name in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(value) >= factor:
+            return f"{value / factor:,.4g} {name}"
+    return f"{value:,.0f}"
 
 
 def _field(dimension: str, *, positive: bool) -> Any:
@@ -145,7 +146,7 @@ def _field(dimension: str, *, positive: bool) -> Any:
     }
     return (
         BeforeValidator(lambda text: parse_quantity(text, dimension)),
-        Field(gt=0) if positive else Field(ge=0),
+        Field(gt=0) if positive else Field(),  # what is negative, `parse_quantity` refuses
         PlainSerializer(lambda value: write_quantity(value, dimension), return_type=str),
         WithJsonSchema(schema),
     )

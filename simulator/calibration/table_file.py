@@ -5,19 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from simulator.costs import CostTable
+from simulator.durable import write_file
 from simulator.figures import Figure
 from simulator.kernel_times import Shape
 
 
 def write_table(table: CostTable, path: Path) -> None:
-    """Write a cost table as JSON, without what it leaves at its default; shapes one to a line."""
+    """Write a cost table as JSON, without what it leaves at its default; shapes one to a line.
+
+    Raises OSError if it cannot be written; an earlier table is there still.
+    """
     data: dict[str, Any] = table.model_dump(mode="json", exclude_defaults=True)
     for name, entry in data.get("kernels", {}).items():
         for shape, listed in zip(
             entry.get("listed", {}).get("shapes", ()), listed_shapes(table, name), strict=True
         ):
             shape["call"] = {"kind": listed.call.kind, **shape["call"]}
-    path.write_text(_json(data) + "\n", "utf-8")
+    write_file(path, f"{_json(data)}\n".encode())
 
 
 def listed_shapes(table: CostTable, name: str) -> tuple[Shape, ...]:

@@ -1,9 +1,9 @@
 """The command line: a file for each command. They import what they need when they run, so that `--help` is quick.
 
-Exit status: 0 done, 2 the input is wrong (one message on standard error), 1 railplane is wrong.
+Exit status: 0 done; 2 the input is wrong, or a file cannot be written; 1 railplane is wrong, or memory does not
+suffice; 130 Ctrl-C; 143 SIGTERM. Whatever is not 0 comes with one message on standard error.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from simulator.cli.export import export
 from simulator.cli.model import model
 from simulator.cli.run import run
 from simulator.cli.scenario_files import check, schema
+from simulator.cli.stopping import stoppable, stopped_by_signals
 from simulator.cli.sweep import sweep
 from simulator.cli.topology import topology
 from simulator.input_error import InputError
@@ -33,7 +34,7 @@ app = typer.Typer(
 # in the order of `--help`
 _COMMANDS = (run, compare, sweep, export, topology, model, check, schema, calibrate)
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command()(stoppable(str)(_command))  # str: nothing is kept, but by those that say so themselves
 
 
 @app.callback(invoke_without_command=True)
@@ -46,11 +47,8 @@ def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        with stopped_by_signals():
+            app()
     except InputError as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
-    except BrokenPipeError:
-        # Whoever read our output has stopped; keep the interpreter from failing again as it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from simulator.cli.options import Overrides
+from simulator.cli.options import AnyPath, AnySize, Overrides
 from simulator.input_error import InputError
 
 
@@ -13,6 +13,8 @@ def check(
     scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.")],
     *,
     overrides: Overrides = None,
+    any_path: AnyPath = False,
+    any_size: AnySize = False,
 ) -> None:
     """Say whether scenarios can run, without running them."""
     from simulator.scenario import load_scenario
@@ -20,7 +22,7 @@ def check(
     wrong = False
     for path in scenarios:
         try:
-            loaded = load_scenario(path, overrides or [])
+            loaded = load_scenario(path, overrides or [], any_path=any_path, any_size=any_size)
         except InputError as error:
             typer.echo(str(error), err=True)
             wrong = True

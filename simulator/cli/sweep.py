@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from simulator.cli.options import AsJson, Overrides
+from simulator.cli.options import AnyPath, AnySize, AsJson, Overrides, folder_option
+from simulator.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,6 @@ _MOST_METRICS: Final = 2  # beside the step time; all are in the files and in --
 _MOST_CHARACTERS: Final = 300  # of an error
 _LEAST_WIDTH: Final = 14  # of the columns that hold text, where the terminal is too narrow for all
 _HEAD_CHARACTERS: Final = 12  # of a column's name on one line, if its parts let it
-_INTERRUPTED: Final = 130  # as shells report a program that Ctrl-C ended
 
 
 def sweep(
@@ -42,59 +42,61 @@ def sweep(
         typer.Option(metavar="ADDRESS", help="Run the points on the Dask cluster of this scheduler."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep each point there as it is done, and the table.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=folder_option, help="Keep each point there as it is done, and the table."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
+    any_path: AnyPath = False,
+    any_size: AnySize = False,
     as_json: AsJson = False,
 ) -> None:
     """Simulate every point of a grid over fields of a scenario; a point that fails is a row with its message."""
-    from simulator.sweeps import sweep
-    from simulator.sweeps.grid import read_over
+    with _resumable(out):
+        from simulator.sweeps import sweep
+        from simulator.sweeps.grid import read_over
 
-    swept = read_over(over)
-    with _resumable(out), _points_bar() as progress:
-        table = sweep(
-            scenario,
-            swept,
-            overrides=overrides or [],
-            jobs=jobs,
-            cluster=cluster,
-            out=out,
-            resume=resume,
-            progress=progress,
-        )
-    if as_json:
-        _print_json(scenario, table)
-    else:
-        from rich.console import Console
+        swept = read_over(over)
+        with _points_bar() as progress:
+            table = sweep(
+                scenario,
+                swept,
+                overrides=overrides or [],
+                jobs=jobs,
+                cluster=cluster,
+                out=out,
+                resume=resume,
+                any_path=any_path,
+                any_size=any_size,
+                say=lambda text: typer.echo(text, err=True),
+                progress=progress,
+            )
+        if as_json:
+            _print_json(scenario, table)
+        else:
+            from rich.console import Console
 
-        _print_table(table, list(swept), Console())
-    if out is not None:
-        typer.echo(f"Wrote {out}", err=True)
-    _say_what_failed(table, is_kept=out is not None)
+            _print_table(table, list(swept), Console())
+        if out is not None:
+            typer.echo(f"Wrote {out}", err=True)
+        _say_what_failed(table, is_kept=out is not None)
 
 
 @contextmanager
 def _resumable(out: Path | None) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM end the command with a word on what is kept, and so the loss of a cluster."""
-    import signal
-
-    from simulator.sweeps.points import SweepStopped
-
+    """Make Ctrl-C, SIGTERM and the loss of a cluster end the command with a word on what is kept."""
     kept = "nothing was kept; with --out DIR it could be resumed"
     if out is not None:
         kept = f"what is done is in {out}; the same command with --resume goes on"
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"Stopped: {kept}", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    except SweepStopped as error:
-        typer.echo(f"Stopped, since {error}: {kept}", err=True)
-        raise typer.Exit(1) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with stoppable(lambda: kept):
+        from simulator.sweeps.points import SweepStopped
+
+        try:
+            yield
+        except SweepStopped as error:
+            typer.echo(f"Stopped, since {error}: {kept}", err=True)
+            raise typer.Exit(1) from None
 
 
 @contextmanager

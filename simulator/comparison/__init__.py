@@ -14,11 +14,18 @@ from simulator.comparison.figures import figures_table
 from simulator.comparison.links import curves_table, kinds_table, links_table, places_table
 from simulator.comparison.sides import Side, Source, read_sides
 from simulator.comparison.verdict import verdict
+from simulator.durable import naming, write_file
+from simulator.whole_folder import WholeFolder
 
 __all__ = ["TABLES", "Comparison", "compare"]
 
 # the tables of a comparison, by the names of their files
 TABLES: Final = ("figures", "fields", "kinds", "places", "links", "curves", "assumptions")
+COMPARISON_KIND: Final = "compare"  # what a folder of a comparison calls the command that writes such
+COMPARISON_FILES: Final = (
+    "comparison.json",
+    *(f"{name}.{suffix}" for name in TABLES for suffix in ("parquet", "csv")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +88,23 @@ class Comparison:
         return json.dumps(self.summary(), allow_nan=False)
 
     def save(self, folder: Path) -> None:
-        """Write `comparison.json`, and each table as Parquet and CSV, into a folder, made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Make this the comparison that a folder holds, all at once; the folder is made if need be.
+
+        An earlier one in it is replaced, files of others are left alone. Raises OSError, and FolderRefused (a
+        ValueError) if the folder holds something else; it then holds what it held before.
+        """
+        with WholeFolder(folder, COMPARISON_KIND, COMPARISON_FILES).replaced() as new:
+            self.write(new)
+
+    def write(self, folder: Path) -> None:
+        """Write `comparison.json`, and each table as Parquet and CSV; raise OSError."""
         text = json.dumps(self.summary(), allow_nan=False, indent=2)
-        (folder / "comparison.json").write_text(text + "\n", "utf-8")
+        write_file(folder / "comparison.json", f"{text}\n".encode())
         for name in TABLES:
             table = getattr(self, name)
-            table.to_parquet(folder / f"{name}.parquet", index=False)
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+            with naming(folder / f"{name}.parquet"):
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+            write_file(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def compare(
@@ -96,6 +112,9 @@ def compare(
     overrides: Sequence[str] = (),
     *,
     jobs: int | None = None,
+    any_path: bool = False,
+    any_size: bool = False,
+    say: Callable[[str], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Return two or more results side by side.
@@ -103,11 +122,13 @@ def compare(
     scenarios: of each, a scenario file, which is run, a scenario that `load_scenario` gave, likewise, or a folder
     that `railplane run --out` wrote; a mapping gives each a name, otherwise they have those of the scenarios, or, if
     two of these are equal, their paths. overrides: each `PATH=VALUE`, set in every scenario file; folders refuse
-    them. jobs: how many run at once, each in a process of its own (None: as many as there are cores). progress:
-    called with the share of runs that have ended. InputError if any is not what it should be, before any is run;
-    RunKilled if one of the processes is killed.
+    them. jobs: how many run at once, each in a process of its own (None: as many as there are cores). any_path:
+    whether scenarios may name files outside their folders. any_size: whether they may take more memory than there
+    is, by their estimates; otherwise fewer run at once if as many do not fit, and `say` is called with a sentence if
+    so. progress: called with the share of runs that have ended.
+    InputError if any is not what it should be, before any is run; RunKilled if one of the processes is killed.
     """
-    sides = read_sides(scenarios, overrides, jobs, progress)
+    sides = read_sides(scenarios, overrides, jobs, progress, say, any_path=any_path, any_size=any_size)
     tables = {
         "figures": figures_table(sides),
         "fields": fields_table(sides),

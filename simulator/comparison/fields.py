@@ -15,7 +15,7 @@ def fields_table(sides: Sequence[Side]) -> pd.DataFrame:
     Columns: field (dotted, items of lists by their number), scenario, value (as text; None: has no such field, or
     none but null). A list or mapping that is empty in one and not in another is told by what the other holds.
     """
-    by_side = [dict(_leaves(side.scenario, ())) for side in sides]
+    by_side = [dict(_leaves(side.scenario, ())) | _contents(side) for side in sides]
     fields = dict.fromkeys(field for leaves in by_side for field in leaves)
     wholes = {field[:end] for field in fields for end in range(len(field)) if field[end] == "."}
     rows = []
@@ -24,6 +24,12 @@ def fields_table(sides: Sequence[Side]) -> pd.DataFrame:
         if field != "name" and field not in wholes and len(set(values)) > 1:
             rows += [(field, side.label, value) for side, value in zip(sides, values, strict=True)]
     return pd.DataFrame(rows, columns=["field", "scenario", "value"])
+
+
+def _contents(side: Side) -> dict[str, str]:
+    """Return what tells the files apart that a scenario names, by field; older results do not say."""
+    digests = side.summary["provenance"].get("files", {})
+    return {field: f"a file of SHA-256 {digest[:12]}..." for field, digest in digests.items()}
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count, delayed
 
 from simulator.document import Document, parse_document
 from simulator.input_error import InputError
+from simulator.machine_memory import this_process
+from simulator.processes import in_processes
 from simulator.result import Result
 from simulator.run import simulate
 from simulator.scenario import LoadedNetwork, LoadedScenario, load_network, load_scenario
+from simulator.size import fewer_at_a_time, most_at_a_time
 from simulator.survey import survey
 
 Source: TypeAlias = Path | str | LoadedScenario
@@ -58,6 +62,10 @@ def read_sides(
     overrides: Sequence[str],
     jobs: int | None,
     progress: Callable[[float], None] | None,
+    say: Callable[[str], None] | None,
+    *,
+    any_path: bool,
+    any_size: bool,
 ) -> tuple[Side, ...]:
     """Return a side for each scenario file, loaded scenario or folder, in their order: see `compare`."""
     sources = _sources(scenarios)
@@ -67,10 +75,14 @@ def read_sides(
     given = list(scenarios) if isinstance(scenarios, Mapping) else None
     if given is None:
         _check_places(sources)
-    opened = [_open(source, overrides) for source in sources]  # what is wrong is said before anything runs
+    # what is wrong is said before anything runs
+    opened = [_open(source, overrides, any_path=any_path, any_size=any_size) for source in sources]
     labels = given or _labels(sources, [_name(each) for each in opened])
-    found = _run_all([each for each in opened if isinstance(each, LoadedScenario)], jobs, progress)
-    results = iter(found)
+    to_run = [each for each in opened if isinstance(each, LoadedScenario)]
+    workers = max(1, min(len(to_run), jobs or cpu_count()))
+    if not any_size:
+        workers = _that_fit(to_run, workers, say)
+    results = iter(_run_all(to_run, workers, progress))
     sides = []
     for label, source, each in zip(labels, sources, opened, strict=True):
         if isinstance(each, LoadedScenario):
@@ -78,6 +90,15 @@ def read_sides(
         else:
             sides.append(_saved_side(label, each, Path(str(source))))
     return tuple(sides)
+
+
+def _that_fit(scenarios: Sequence[LoadedScenario], wanted: int, say: Callable[[str], None] | None) -> int:
+    """Return how many of the wanted processes have memory, and say so if these are fewer."""
+    limit = this_process()
+    fitting = most_at_a_time([loaded.size.total_bytes for loaded in scenarios], wanted, limit)
+    if say is not None and (fewer := fewer_at_a_time(wanted, fitting, limit)):
+        say(fewer)
+    return fitting
 
 
 def _sources(scenarios: Sequence[Source] | Mapping[str, Source]) -> list[Source]:
@@ -108,7 +129,9 @@ def _check_places(sources: Sequence[Source]) -> None:
         seen.add(place)
 
 
-def _open(source: Source, overrides: Sequence[str]) -> LoadedScenario | Result:
+def _open(
+    source: Source, overrides: Sequence[str], *, any_path: bool, any_size: bool
+) -> LoadedScenario | Result:
     """Return the scenario of a file, or what a folder holds; InputError if there is neither."""
     if isinstance(source, LoadedScenario):
         if overrides:
@@ -117,7 +140,7 @@ def _open(source: Source, overrides: Sequence[str]) -> LoadedScenario | Result:
         return source
     path = Path(source)
     if not path.is_dir():
-        return load_scenario(path, overrides)
+        return load_scenario(path, overrides, any_path=any_path, any_size=any_size)
     if overrides:
         message = (
             f"this is a saved result, in which --set {overrides[0]} can change nothing; give its scenario"
@@ -166,19 +189,17 @@ def _place(source: Source) -> str:
 
 
 def _run_all(
-    scenarios: Sequence[LoadedScenario], jobs: int | None, progress: Callable[[float], None] | None
+    scenarios: Sequence[LoadedScenario], workers: int, progress: Callable[[float], None] | None
 ) -> list[tuple[dict[str, Any], pd.DataFrame, str]]:
-    """Return what each scenario gives, in their order; each runs in a process of its own, at most `jobs` at once."""
-    workers = max(1, min(len(scenarios), jobs or cpu_count()))
-    running = Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_run)(place, loaded) for place, loaded in enumerate(scenarios)
-    )
+    """Return what each scenario gives, in their order; each runs in a process, at most so many at once."""
+    calls = (delayed(_run)(place, loaded) for place, loaded in enumerate(scenarios))
     found = {}
     try:
-        for place, *result in running:
-            found[place] = tuple(result)
-            if progress is not None:
-                progress(len(found) / len(scenarios))
+        with closing(in_processes(calls, workers)) as running:
+            for place, *result in running:
+                found[place] = tuple(result)
+                if progress is not None:
+                    progress(len(found) / len(scenarios))
     except BrokenProcessPool as error:
         msg = "a process that ran a scenario was killed; most likely memory did not suffice: try --jobs 1"
         raise RunKilled(msg) from error
@@ -193,7 +214,7 @@ def _run(place: int, loaded: LoadedScenario) -> tuple[int, dict[str, Any], pd.Da
 
 def _network_of(loaded: LoadedScenario) -> tuple[str, Any, int, Document]:
     scenario = loaded.scenario
-    return scenario.name, scenario.cluster, loaded.num_nodes, Document(str(loaded.path), {}, {})
+    return scenario.name, scenario.cluster, loaded.num_nodes, loaded.document
 
 
 def _saved_side(label: str, result: Result, folder: Path) -> Side:

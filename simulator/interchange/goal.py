@@ -10,11 +10,13 @@ from typing import Final
 
 import numpy as np
 
+from simulator.durable import naming, write_file
 from simulator.interchange.acceptance import Acceptance
 from simulator.interchange.case import Case
 from simulator.interchange.goal_builder import schedule_of
 from simulator.interchange.schedule import Schedule
 from simulator.pricing import pricing_of
+from simulator.whole_folder import WholeFolder
 from workloads.tasks import Collective, TaskGraph, Transfers
 
 MOST_OPERATIONS: Final = 5_000_000  # some 300 MB of text
@@ -22,20 +24,21 @@ MOST_OPERATIONS: Final = 5_000_000  # some 300 MB of text
 FILES: Final = ("schedule.goal", "README.md")
 
 
-def write_goal(case: Case, folder: Path, accepted: Collection[str] = ()) -> None:
-    """Write `schedule.goal`, and a `README.md` that says what it holds, into a folder, made if need be.
+def write_goal(case: Case, folder: Path | WholeFolder, accepted: Collection[str] = ()) -> None:
+    """Write `schedule.goal`, and a `README.md` that says what it holds, as all that a folder holds of an export.
 
     accepted: names of `ACCEPTANCES`. Raises NotSayableError, before anything is written, for what GOAL cannot say and
-    the user has not accepted to lose.
+    the user has not accepted to lose, OSError and FolderRefused.
     """
     acceptance = Acceptance("GOAL", accepted)
     _look_for_losses(case, acceptance)
     acceptance.check()
     schedule = schedule_of(case.graph)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILES[0]).open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in schedule.lines())
-    (folder / FILES[1]).write_text(_about(case, schedule, acceptance), "utf-8")
+    with WholeFolder.of(folder, "export").replaced() as new:
+        text, about = (new / name for name in FILES)
+        with naming(text), text.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in schedule.lines())
+        write_file(about, _about(case, schedule, acceptance).encode())
 
 
 def _look_for_losses(case: Case, acceptance: Acceptance) -> None:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
+from simulator.durable import write_file
 from simulator.interchange.acceptance import Acceptance
 from simulator.interchange.case import Case
 from simulator.interchange.network_flows import NetworkFlow, network_flows
 from simulator.interchange.schedule import Whole
 from simulator.units import UNITS
+from simulator.whole_folder import WholeFolder
 
 FILES: Final = ("topology.txt", "flow.txt", "hosts.csv", "README.md")
 
@@ -36,15 +38,15 @@ _PORT: Final = 100
 
 def write_hpcc(
     case: Case,
-    folder: Path,
+    folder: Path | WholeFolder,
     accepted: Collection[str] = (),
     progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Write `topology.txt`, `flow.txt`, `hosts.csv` and a `README.md` into a folder, made if need be.
+    """Write `topology.txt`, `flow.txt`, `hosts.csv` and a `README.md` as all that a folder holds of an export.
 
     accepted: names of `ACCEPTANCES`. Raises NotSayableError, before anything is written, for what the format cannot
-    say and the user has not accepted to lose. progress: called now and then with the share that is done of the run
-    that tells when flows start
+    say and the user has not accepted to lose, OSError and FolderRefused. progress: called now and then with the share
+    that is done of the run that tells when flows start
     """
     acceptance = Acceptance("the HPCC format", accepted)
     if case.loaded.scenario.faults:
@@ -54,15 +56,15 @@ def write_hpcc(
     acceptance.check()
     flow_lines = _flow_lines(flows, topology, acceptance)
     acceptance.check()
-    folder.mkdir(parents=True, exist_ok=True)
     contents = (
         topology.lines(),
         flow_lines,
         topology.host_lines(),
         _about(case, flows, topology, acceptance),
     )
-    for name, lines in zip(FILES, contents, strict=True):
-        (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    with WholeFolder.of(folder, "export").replaced() as new:
+        for name, lines in zip(FILES, contents, strict=True):
+            write_file(new / name, "".join(f"{line}\n" for line in lines).encode())
 
 
 class _Topology:

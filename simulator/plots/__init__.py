@@ -2,12 +2,13 @@
 
 from simulator.plots.computing_map import plot_computing
 from simulator.plots.overview import draw_overview
-from simulator.plots.picture import Picture
+from simulator.plots.picture import PICTURE_NAMES, Picture
 from simulator.plots.result_pictures import result_pictures
 from simulator.plots.saving import save_figure, save_pictures
 from simulator.plots.sweep import draw_sweep
 
 __all__ = [
+    "PICTURE_NAMES",
     "Picture",
     "draw_overview",
     "draw_sweep",

@@ -1,5 +1,6 @@
 """Figures to files, with the same bytes each time."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from warnings import catch_warnings, filterwarnings
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from simulator.durable import write_file
 from simulator.plots.picture import PICTURE_NAMES, Picture
 
 # Hinting rounds letters to whole pixels: text that fits at one resolution would be wider at another.
@@ -42,12 +44,14 @@ def settle(figure: Figure) -> Figure:
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a figure as PNG or SVG, by the path's suffix, with nothing in it that changes from run to run.
 
-    dpi: of PNG, and of the parts of an SVG that are pixels
+    The file is written whole or not at all; raises OSError. dpi: of PNG, and of the parts of an SVG that are pixels
     """
     settle(figure)
+    drawn = io.BytesIO()
     with rendered():
         metadata = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
-        figure.savefig(path, dpi=dpi, metadata=metadata)
+        figure.savefig(drawn, format=path.suffix[1:], dpi=dpi, metadata=metadata)
+    write_file(path, drawn.getvalue())
 
 
 def save_pictures(pictures: Sequence[Picture], folder: Path) -> None:

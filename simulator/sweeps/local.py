@@ -4,14 +4,16 @@ A process that is killed, as by a machine out of memory, takes others' work with
 point killed it. So every point that was under way is run again by itself: one that is killed then has failed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed
 
 from simulator.fluid_loop import run_flows
+from simulator.processes import in_processes
 from simulator.sweeps.points import Job, record_text, run_point
 
 _KILLED: Final = (
@@ -32,28 +34,26 @@ def run_here(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, str]]:
     while remaining:
         under_way: set[int] = set()
         try:
-            for point, record in _in_processes(list(remaining.values()), processes, under_way):
-                del remaining[point]
-                yield point, record
+            with closing(_in_processes(list(remaining.values()), processes, under_way)) as made:
+                for point, record in made:
+                    del remaining[point]
+                    yield point, record
         except BrokenProcessPool:
             for point in sorted(under_way & remaining.keys()):
                 yield point, _by_itself(remaining.pop(point))
 
 
-def _in_processes(jobs: Sequence[Job], processes: int, under_way: set[int]) -> Iterator[tuple[int, str]]:
-    """Yield records from a pool of processes; under_way: the points that were handed to it, to be filled."""
+def _in_processes(
+    jobs: Sequence[Job], processes: int, under_way: set[int]
+) -> Generator[tuple[int, str], None, None]:
+    """Return what yields records of processes; under_way: the points that were handed to them, to be filled."""
 
     def handed() -> Iterator[object]:
         for job in jobs:
             under_way.add(job.point)
             yield delayed(_numbered)(job)
 
-    # a point is one thread's work, so that libraries' own threads would only be in each other's way
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = Parallel(
-            n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs"
-        )
-        yield from pool(handed())
+    return in_processes(handed(), processes)
 
 
 def _numbered(job: Job) -> tuple[int, str]:
@@ -63,7 +63,8 @@ def _numbered(job: Job) -> tuple[int, str]:
 def _by_itself(job: Job) -> str:
     """Return the record of a point that has a pool to itself."""
     try:
-        return next(_in_processes([job], 2, set()))[1]
+        with closing(_in_processes([job], 2, set())) as made:
+            return next(made)[1]
     except BrokenProcessPool:
         return record_text(job, "failed", _KILLED, None)
 

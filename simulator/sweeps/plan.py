@@ -10,9 +10,8 @@ from typing import Any
 from simulator import __version__
 from simulator.input_error import InputError, clipped
 from simulator.scenario import load_scenario
-from simulator.sweeps.contents import Digests
 from simulator.sweeps.grid import Grid
-from simulator.sweeps.points import Job, said_of
+from simulator.sweeps.points import Job, contents_sha256, said_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +43,37 @@ class Plan:
         return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
 
 
-def make_plan(scenario: Path, grid: Grid, overrides: Sequence[str]) -> Plan:
+def make_plan(
+    scenario: Path,
+    grid: Grid,
+    overrides: Sequence[str],
+    *,
+    any_path: bool = False,
+    any_size: bool = False,
+) -> Plan:
     """Load the scenario of every point, some ten milliseconds each.
 
     A point whose scenario is wrong is refused. If all are, so is the sweep: an unknown field, or whatever else no
     point can do without, is an InputError.
     """
-    digests, jobs, refusals = Digests(), [], []
+    jobs, refusals = [], []
     first_loaded: Any = None
     first_error: InputError | None = None
     for point, texts in enumerate(grid.points):
         values = dict(zip((axis.path for axis in grid.axes), texts, strict=True))
         assignments = (*overrides, *(f"{path}={text}" for path, text in values.items()))
         try:
-            loaded = load_scenario(scenario, assignments)
+            loaded = load_scenario(scenario, assignments, any_path=any_path, any_size=any_size)
         except InputError as error:
             refusal = said_of(error)
             contents = hashlib.sha256(f"{__version__} refused {refusal}".encode()).hexdigest()
+            size_bytes = 0
             first_error = first_error or error
         else:
-            refusal, contents = "", digests.of(loaded)
+            refusal, contents, size_bytes = "", contents_sha256(loaded), loaded.size.total_bytes
             first_loaded = first_loaded or loaded
-        jobs.append(Job(point, str(scenario.absolute()), assignments, contents, values))
+        path = str(scenario.absolute())
+        jobs.append(Job(point, path, assignments, contents, values, any_path, any_size, size_bytes))
         refusals.append(refusal)
     if first_loaded is None:
         assert first_error is not None  # a grid has a point

@@ -1,5 +1,6 @@
 """One point of a sweep: a scenario with its overrides, and the record of what came of it."""
 
+import hashlib
 import json
 import traceback
 from collections.abc import Mapping
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from simulator import __version__
 from simulator.input_error import InputError, clipped
-from simulator.sweeps.contents import Digests
+from simulator.resolved import scenario_sha256
+from simulator.scenario import LoadedScenario, load_scenario
 
 # ran: there is a result; refused: the scenario is wrong, and always will be; failed: whatever else went wrong
 Outcome = Literal["ran", "refused", "failed"]
@@ -25,7 +28,8 @@ class Job:
     """What a worker needs to run a point.
 
     scenario: absolute path of its file; overrides: as of `load_scenario`; contents: what the scenario and its files
-    were when the sweep was planned; values: of each swept path the YAML, for the record
+    were when the sweep was planned; values: of each swept path the YAML, for the record; any_path,
+    any_size: as of `load_scenario`; size_bytes: of memory that it will take by the estimate
     """
 
     point: int
@@ -33,6 +37,14 @@ class Job:
     overrides: tuple[str, ...]
     contents: str
     values: Mapping[str, str]
+    any_path: bool = False
+    any_size: bool = False
+    size_bytes: int = 0
+
+
+def contents_sha256(loaded: LoadedScenario) -> str:
+    """Return the digest of everything that the result of a scenario rests on, wherever its files lie."""
+    return hashlib.sha256(f"{__version__} {scenario_sha256(loaded)}".encode()).hexdigest()
 
 
 def run_point(job: Job) -> str:
@@ -50,11 +62,12 @@ def run_point(job: Job) -> str:
 def _simulated(job: Job) -> dict[str, Any]:
     """Return the summary of a point; InputError if the simulation finds that the scenario is wrong."""
     from simulator.run import simulate
-    from simulator.scenario import load_scenario
 
     try:
-        loaded = load_scenario(Path(job.scenario), job.overrides)
-        contents = Digests().of(loaded)
+        loaded = load_scenario(
+            Path(job.scenario), job.overrides, any_path=job.any_path, any_size=job.any_size
+        )
+        contents = contents_sha256(loaded)
     except InputError as error:
         msg = f"the scenario could be loaded when the sweep began, and cannot where this point runs: {error}"
         raise RuntimeError(msg) from error

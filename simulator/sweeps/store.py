@@ -1,23 +1,22 @@
 """The folder of a sweep: its plan first, each point's record the moment it is done, its tables last.
 
-Files are written whole or not at all: to a temporary file beside, made durable, then renamed.
+Each file is written whole or not at all, by `simulator.durable`.
 """
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from simulator.durable import remove_unfinished, write_file
 from simulator.input_error import InputError
 from simulator.sweeps.plan import Plan
 from simulator.sweeps.points import Job, Outcome
 
 PLAN: Final = "sweep.json"
 POINTS: Final = "points"
-# what is being written: never a file of somebody else's that lies in the same folder
-_TEMPORARY: Final = (".sweep.*.tmp", f"{POINTS}/.*.json.*.tmp")
+_KEPT: Final = "; the points that are done are kept, and --resume goes on"
 # what a plan holds -> how a message calls it
 _PARTS: Final = {
     "version": "the version of railplane",
@@ -46,7 +45,7 @@ class SweepFolder:
             known = self._read_plan()
             if known is None:
                 self._clean()
-                self._write(PLAN, text.encode())
+                write_file(self.folder / PLAN, text.encode())
                 return {}
         if known != text:
             raise InputError(str(self.folder), None, None, _difference(known, text))
@@ -59,14 +58,14 @@ class SweepFolder:
 
     def save_point(self, point: int, record: str) -> None:
         """Write the record of a point."""
-        with self._writing():
-            self._write(_file_of(point), record.encode())
+        with self._writing(_KEPT):
+            write_file(self.folder / _file_of(point), record.encode())
 
     def save_tables(self, tables: dict[str, bytes]) -> None:
         """Write files of the whole sweep, by name."""
-        with self._writing():
+        with self._writing(_KEPT):
             for name, content in tables.items():
-                self._write(name, content)
+                write_file(self.folder / name, content)
 
     def _read_plan(self) -> str | None:
         """Return the plan of the sweep that is there, None if there is none."""
@@ -90,33 +89,19 @@ class SweepFolder:
 
     def _clean(self) -> None:
         """Remove what a killed run was writing."""
-        for pattern in _TEMPORARY:
-            for path in sorted(self.folder.glob(pattern)):
-                path.unlink()
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all, whatever happens to the process or the machine."""
-        path = self.folder / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        for folder in (self.folder, self.folder / POINTS):
+            remove_unfinished(folder)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, kept: str = "") -> Iterator[None]:
         try:
             yield
         except (FileExistsError, NotADirectoryError) as error:
             message = "--out names a file; give a folder, which is made if need be"
             raise InputError(str(self.folder), None, None, message) from error
         except OSError as error:
-            raise InputError(str(self.folder), None, None, f"cannot write there: {error.strerror}") from error
+            message = f"cannot write there: {error.strerror}{kept}"
+            raise InputError(str(error.filename or self.folder), None, None, message) from error
 
 
 def _file_of(point: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 
 from simulator.input_error import InputError
+from simulator.machine_memory import this_process
+from simulator.size import fewer_at_a_time, most_at_a_time
 from simulator.sweeps.grid import make_grid
 from simulator.sweeps.plan import Plan, make_plan
 from simulator.sweeps.points import Job, record_text
@@ -24,6 +26,9 @@ def sweep(
     cluster: str | None = None,
     out: Path | str | None = None,
     resume: bool = False,
+    any_path: bool = False,
+    any_size: bool = False,
+    say: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Return a tidy table with a row for each point of a grid over fields of a scenario.
@@ -35,18 +40,24 @@ def sweep(
     cluster: the address of a Dask scheduler that runs the points instead
     out: a folder that keeps each point's record the moment it is done, and the table; see docs/sweeps.md
     resume: go on with the sweep that is in `out`, if there is one; its table is as if it had never stopped
+    any_path: whether the scenario may name files outside its folder
+    any_size: whether points may take more memory than there is, by their estimates; otherwise those that would are
+    refused, and fewer run at a time on this machine if as many do not fit
+    say: called with a sentence if so
     progress: called with the number of points that are done and that of all
 
     A point that fails is a row with its message: see `tidy_table` for the columns. InputError if the input is wrong
     for all points: a field that is not known, values that repeat, no point that can run, a folder with another sweep.
     """
     _check_options(jobs, cluster, out, resume=resume)
-    plan = make_plan(Path(scenario), make_grid(over, overrides), overrides)
+    plan = make_plan(
+        Path(scenario), make_grid(over, overrides), overrides, any_path=any_path, any_size=any_size
+    )
     folder = None if out is None else SweepFolder(Path(out))
     records = {} if folder is None else folder.open(plan, resume=resume)
     report = progress or (lambda _done, _all: None)
     report(len(records), len(plan.jobs))
-    with closing(_records(plan, records, jobs, cluster)) as made:
+    with closing(_records(plan, records, jobs, cluster, say)) as made:
         for point, record in made:
             if folder is not None:
                 folder.save_point(point, record)
@@ -68,7 +79,11 @@ def _check_options(jobs: int | None, cluster: str | None, out: Path | str | None
 
 
 def _records(
-    plan: Plan, known: Mapping[int, str], jobs: int | None, cluster: str | None
+    plan: Plan,
+    known: Mapping[int, str],
+    jobs: int | None,
+    cluster: str | None,
+    say: Callable[[str], None] | None,
 ) -> Generator[tuple[int, str], None, None]:
     """Yield the points that are not known and their records, as they are done."""
     missing = [job for job in plan.jobs if job.point not in known]
@@ -78,10 +93,12 @@ def _records(
     # grids tend to be written from small to large; with the large points first, none is waited for at the end
     able = [job for job in reversed(missing) if not plan.refusals[job.point]]
     if able:
-        yield from _run(able, jobs, cluster)
+        yield from _run(able, jobs, cluster, say)
 
 
-def _run(able: Sequence[Job], jobs: int | None, cluster: str | None) -> Iterator[tuple[int, str]]:
+def _run(
+    able: Sequence[Job], jobs: int | None, cluster: str | None, say: Callable[[str], None] | None
+) -> Iterator[tuple[int, str]]:
     if cluster is not None:
         from simulator.sweeps.cluster import run_on_cluster
 
@@ -90,4 +107,10 @@ def _run(able: Sequence[Job], jobs: int | None, cluster: str | None) -> Iterator
 
     from simulator.sweeps.local import run_here
 
-    return run_here(able, min(jobs or cpu_count(), len(able)))
+    wanted = fitting = min(jobs or cpu_count(), len(able))
+    if not any(job.any_size for job in able):
+        limit = this_process()
+        fitting = most_at_a_time([job.size_bytes for job in able], wanted, limit)
+        if say is not None and (fewer := fewer_at_a_time(wanted, fitting, limit)):
+            say(fewer)
+    return run_here(able, fitting)

@@ -18,7 +18,7 @@ def step(number):
     return number + {step}
 """
 CALLER = """
-from simulator.callee import step
+from simulator.{callee} import step
 from simulator.compiled import compiled
 
 @compiled
@@ -62,7 +62,7 @@ def package(tmp_path: Path) -> Path:
     shutil.copy(compiled.__file__, folder / "compiled.py")
     (folder / "__init__.py").touch()
     write_callee(folder / "callee.py", step=1)
-    (folder / "caller.py").write_text(CALLER)
+    (folder / "caller.py").write_text(CALLER.format(callee="callee"))
     return folder
 
 
@@ -87,32 +87,37 @@ def printed(process: subprocess.Popen[str]) -> str:
     return text
 
 
-def two_steps_from_ten(package: Path) -> int:
-    """Return what a new process computes."""
-    return int(printed(started(package, "from simulator.caller import two_steps; print(two_steps(10))")))
+def two_steps_from_ten(package: Path) -> list[int]:
+    """Return what a new process computes with a callee of each decorator."""
+    callers = ", ".join(f"of_{decorator}" for decorator in DECORATORS)
+    code = f"from simulator import {callers}\nfor each in ({callers}):\n    print(each.two_steps(10))"
+    return [int(line) for line in printed(started(package, code)).splitlines()]
 
 
 def kept(package: Path) -> list[Path]:
-    """Return the files of machine code that are kept for the caller."""
-    return sorted((package / "__pycache__").glob("compiled-*/**/caller.two_steps*.nbc"))
+    """Return the files of machine code that are kept for the callers."""
+    return sorted((package / "__pycache__").glob("compiled-*/**/*.two_steps*.nbc"))
 
 
-@pytest.mark.parametrize("decorator", DECORATORS)
-def test_an_edit_of_the_callee_is_seen_by_a_new_process(package: Path, decorator: str):
-    write_callee(package / "callee.py", 1, decorator)
-    # numba alone would look at the date of caller.py only, which stays what it is, and 12 would come out again.
-    assert two_steps_from_ten(package) == 12
+def test_an_edit_of_a_callee_is_seen_by_a_new_process(package: Path):
+    for decorator in DECORATORS:
+        write_callee(package / f"{decorator}_callee.py", 1, decorator)
+        (package / f"of_{decorator}.py").write_text(CALLER.format(callee=f"{decorator}_callee"))
+    # numba alone would look at the dates of the callers only, which stay what they are: 12 would come out again.
+    assert two_steps_from_ten(package) == [12, 12, 12]
     before = kept(package)
-    assert len(before) == 1
-    write_callee(package / "callee.py", 5, decorator)
-    assert two_steps_from_ten(package) == 20
-    assert len(kept(package)) == 2
-    # Back to the old source, the old machine code serves: it is not compiled again, or its file would be newer.
-    written_ns = before[0].stat().st_mtime_ns
-    write_callee(package / "callee.py", 1, decorator)
-    assert two_steps_from_ten(package) == 12
-    assert len(kept(package)) == 2
-    assert before[0].stat().st_mtime_ns == written_ns
+    assert len(before) == 3
+    for decorator, step in zip(DECORATORS, (5, 6, 7), strict=True):
+        write_callee(package / f"{decorator}_callee.py", step, decorator)
+    assert two_steps_from_ten(package) == [20, 22, 24]
+    assert len(kept(package)) == 6
+    # Back to the old sources, the old machine code serves: it is not compiled again, or its files would be newer.
+    written_ns = [path.stat().st_mtime_ns for path in before]
+    for decorator in DECORATORS:
+        write_callee(package / f"{decorator}_callee.py", 1, decorator)
+    assert two_steps_from_ten(package) == [12, 12, 12]
+    assert len(kept(package)) == 6
+    assert [path.stat().st_mtime_ns for path in before] == written_ns
 
 
 def test_processes_that_save_at_once_keep_the_code_of_each(package: Path):

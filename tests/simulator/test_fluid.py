@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.bills import Bills
@@ -10,6 +10,7 @@ from simulator.fluid import FluidNetwork
 from simulator.replay import replay_flows
 from simulator.rows import csr_offsets
 from support.networks import Case, cases
+from support.properties import tried_on
 
 
 def network_with(capacity, *flows, watches=()):
@@ -155,7 +156,7 @@ def flows_of(case: Case, data) -> tuple[np.ndarray, np.ndarray]:
     return np.array(size, float), np.array(start, float)
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(cases(), st.data())
 def test_bytes_are_conserved_and_no_link_is_over_capacity(case: Case, data):
     capacity, offsets, links, coefficients, weights = case.arrays
@@ -175,7 +176,7 @@ def test_bytes_are_conserved_and_no_link_is_over_capacity(case: Case, data):
     assert (network.finish_s >= (start + size * fastest) * (1 - 1e-9)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(cases(), st.data(), st.floats(0.01, 100))
 def test_scaling_capacities_and_times_scales_the_answer(case: Case, data, factor: float):
     size, start = flows_of(case, data)
@@ -183,7 +184,7 @@ def test_scaling_capacities_and_times_scales_the_answer(case: Case, data, factor
     assert scaled == pytest.approx(replay(case, size, start) / factor, rel=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@tried_on(50)
 @given(cases(), st.data())
 def test_running_in_small_advances_changes_nothing(case: Case, data):
     capacity, offsets, links, coefficients, weights = case.arrays

@@ -4,12 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.fluid import FluidNetwork
 from support.exact_fluid import ExactFlow, ExactFluid
 from support.networks import NUMBERS, Case, add_flows, alike_cases, bills_of, cases, tree_cases
+from support.properties import tried_on
 
 
 def network_of(capacity, *paths, size, start=0.0, weight=1.0) -> FluidNetwork:
@@ -197,7 +198,7 @@ class Twins:
         assert self.network.finish_s == pytest.approx(expected, rel=1e-9, nan_ok=True)
 
 
-@settings(max_examples=150, deadline=None)
+@tried_on(150)
 @given(st.one_of(cases(4, 6), alike_cases(4, 6), tree_cases(6)), st.data())
 def test_changes_have_the_effect_that_exact_fractions_say(case: Case, data: st.DataObject):
     twins = Twins(case)

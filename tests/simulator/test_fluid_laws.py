@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.bills import Bills
@@ -26,6 +26,7 @@ from support.networks import (
     random_traffic,
     tree_cases,
 )
+from support.properties import tried_on
 
 SEEDS = range(12)
 
@@ -57,19 +58,19 @@ def draw_flows(data: st.DataObject, count: int) -> tuple[list[Fraction], list[Fr
     return size, data.draw(st.lists(STARTS, min_size=count, max_size=count), "start")
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(cases(), st.data())
 def test_flows_end_when_exact_fractions_say(case: Case, data: st.DataObject):
     same_as_the_twin(case, *draw_flows(data, len(case.bills)))
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(alike_cases(), st.data())
 def test_alike_flows_end_when_exact_fractions_say(case: Case, data: st.DataObject):
     same_as_the_twin(case, *draw_flows(data, len(case.bills)))
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(tree_cases(), st.data())
 def test_flows_on_a_tree_end_when_exact_fractions_say(case: Case, data: st.DataObject):
     same_as_the_twin(case, *draw_flows(data, len(case.bills)))

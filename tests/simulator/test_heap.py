@@ -1,10 +1,11 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.flow_state import FLOW
 from simulator.heap import meld, without_first
 from simulator.sharing import NOWHERE
+from support.properties import tried_on
 
 
 def flows_with(targets: list[float]) -> np.ndarray:
@@ -30,7 +31,7 @@ def in_order(targets: list[float], numbers: list[int]) -> list[int]:
     return sorted(numbers, key=lambda number: (targets[number], number))
 
 
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 @given(TARGETS, st.data())
 def test_flows_are_taken_by_target_and_equal_ones_by_number(targets, data):
     flows, first = flows_with(targets), NOWHERE
@@ -41,7 +42,7 @@ def test_flows_are_taken_by_target_and_equal_ones_by_number(targets, data):
     assert (flows["sibling"] == NOWHERE).all()
 
 
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 @given(TARGETS, st.data())
 def test_flows_may_come_and_go_in_any_order(targets, data):
     # A flow that has been taken may come again, with another target: so it is where groups are formed anew.
@@ -58,7 +59,7 @@ def test_flows_may_come_and_go_in_any_order(targets, data):
     assert drained(flows, first) == in_order(targets, inside)
 
 
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 @given(TARGETS, st.data())
 def test_two_heaps_become_one(targets, data):
     flows = flows_with(targets)

@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.bills import Bills
 from simulator.fluid import FluidNetwork
 from simulator.replay import replay_flows
 from support.networks import Case, add_flows, bills_of, cases
+from support.properties import tried_on
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(st.lists(cases(max_links=3, max_flows=4), min_size=2, max_size=3), st.data())
 def test_networks_side_by_side_run_as_each_alone(parts: list[Case], data):
     # Several networks in one, sharing nothing, with a horizon now and then: every flow ends as in its own network,

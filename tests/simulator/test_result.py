@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from simulator.layout import RankLayout
+from simulator.meter import LinkMeter
 from simulator.plots import draw_overview
 from simulator.result import (
     Result,
@@ -95,6 +96,24 @@ def test_the_timeline_reaches_the_end_of_a_step_that_outlasts_its_traffic(parts,
     one = timeline[timeline["link"] == timeline["link"].iloc[0]]
     assert one["start_s"].iloc[-1] < step_s + tail_s <= one["end_s"].iloc[-1]
     assert timeline["bytes"].sum() == pytest.approx(links["bytes"].sum())
+
+
+def test_no_bin_of_the_timeline_holds_more_than_its_link_carries(parts):
+    # 10 B/s in bins of 1 s: 14 and 13 bytes where two collectives are played back, one after the other. What is too
+    # much goes to the bins after them, and, where these are full, before: none is lost.
+    compiled, *_, links, _ = parts
+    link = int(np.flatnonzero((links["kind"] == "nic") & (links["bytes"] > 0))[0])
+    for played, told in (
+        ([3, 14, 13, 0, 10, 0], [3, 10, 10, 7, 10, 0]),
+        ([0, 2, 10, 10, 14, 13], [0, 9, 10, 10, 10, 10]),
+    ):
+        bins = np.zeros((6, compiled.num_links))
+        bins[:, compiled.link_of_cable[link]] = played
+        meter = LinkMeter(np.zeros(compiled.num_links), bins, 1.0)
+        timeline = timeline_table(links, meter, compiled.link_of_cable, compiled.cables_of_link, 6.0)
+        told_bytes = timeline[timeline["link"] == link]["bytes"].tolist()
+        assert told_bytes == told
+        assert timeline["utilisation"].max() == 1.0
 
 
 def test_flows_table(parts):

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.engine import execute
 from support.clusters import all_pairs, network
+from support.properties import tried_on
 from workloads.tasks import Collective, Stream, Task, TaskGraph, Transfer, Transfers, run_in_turn
 
 
@@ -131,7 +132,7 @@ def test_traffic_beside_repeats(receiver, reused):
     assert with_reuse.collectives_reused == reused
 
 
-@settings(max_examples=60, deadline=None)
+@tried_on(60)
 @given(st.data())
 def test_random_graphs_of_repeats_give_the_same(data):
     # Ranks of two nodes run the same collectives in the same order, with work between that may differ by rank; a kind

@@ -94,7 +94,11 @@ def test_one_node_has_no_network(small):
         ),
         ("cluster.prices={switch: 5}", "cluster.prices.switch", "has no unit"),
         ("cluster.prices={router: 5 USD}", "cluster.prices.router", "unknown field 'router'"),
-        ("cluster.topology={kind: custom, path: no.json}", "cluster.topology.path", "No such file"),
+        (
+            "cluster.topology={kind: custom, path: no.json}",
+            "cluster.topology.path",
+            "no.json: there is no such file",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(small, override, field, words):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.tournament import first_value, least, least_value, new_tournament, set_value, set_values
+from support.properties import tried_on
 
 # few different values, so that many are equal; infinite ones stand for values that take no part
 VALUES = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 1.0, 2.0, np.inf])
@@ -11,7 +12,7 @@ VALUES = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 1.0, 2.0, np.inf])
 COUNTS = [1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 511, 512, 513, 4096, 4097]
 
 
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 @given(
     st.integers(1, 150).flatmap(
         lambda count: st.tuples(
@@ -30,7 +31,7 @@ def test_the_least_value_is_that_of_a_list(drawn):
             assert least(tree) == values.index(min(values))
 
 
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 @given(st.lists(VALUES.filter(lambda value: value < np.inf), min_size=1, max_size=100))
 def test_taken_one_by_one_values_come_in_order_and_equal_ones_by_number(values):
     tree = new_tournament(len(values))
@@ -44,7 +45,7 @@ def test_taken_one_by_one_values_come_in_order_and_equal_ones_by_number(values):
     assert (tree == np.inf).all()
 
 
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 @given(st.lists(VALUES, max_size=150), st.integers(0, 150))
 def test_all_values_can_be_replaced_at_once(values, more):
     # What was there before must not show, within the part that is returned; what lies beyond it is left alone.

@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,9 +18,11 @@ from simulator.units import (
     Spec,
     fitting_unit,
     parse_quantity,
+    show_count,
     show_quantity,
     write_quantity,
 )
+from support.properties import tried_on
 
 FIELDS = {
     "time": Seconds,
@@ -40,6 +42,7 @@ FINITE = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
         ("3.7 us", "time", 3.7e-6),
         ("0 s", "time", 0.0),
         ("1e-3 ms", "time", 1e-6),
+        ("2 ns", "time", 2e-9),
         ("80 GiB", "bytes", 80 * 2**30),
         ("80GB", "bytes", 80e9),
         ("  80  GB  ", "bytes", 80e9),
@@ -54,6 +57,7 @@ FINITE = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
         ("12000 USD", "dollars", 12e3),
         ("1.2 kUSD", "dollars", 1200.0),
         ("3 MUSD", "dollars", 3e6),
+        ("2 GUSD", "dollars", 2e9),
     ],
 )
 def test_quantities_in_si_units(text, dimension, value):
@@ -140,6 +144,11 @@ def test_what_is_written_reads_back_exactly(dimension, value):
         ("7168 B", "bytes"),
         ("400 Gbit/s", "bytes per second"),
         ("989.4 TFLOP/s", "flop per second"),
+        ("1 us", "time"),  # the least number that a unit is written with
+        ("1.5 us", "time"),
+        ("500 ms", "time"),
+        ("999.5 GB", "bytes"),
+        ("1.234567 us", "time"),
     ],
 )
 def test_what_people_write_is_written_back_tidily(text, dimension):
@@ -148,8 +157,22 @@ def test_what_people_write_is_written_back_tidily(text, dimension):
     assert write_quantity(parse_quantity(text, dimension), dimension) == tidy
 
 
+@pytest.mark.parametrize(
+    ("text", "dimension", "written"),
+    [
+        ("1.0000001 s", "time", "1.0000001 s"),
+        ("1.2500001 ms", "time", "0.0012500001 s"),  # eight digits are too many to be tidy
+        ("1000 s", "time", "1000.0 s"),  # as is a number of four digits before the point
+        ("2000 s", "time", "2000.0 s"),
+        ("0.5 B", "bytes", "0.5 B"),
+    ],
+)
+def test_what_fits_no_unit_is_written_in_the_si_unit_with_all_digits(text, dimension, written):
+    assert write_quantity(parse_quantity(text, dimension), dimension) == written
+
+
 @given(DIMENSION, FINITE.filter(lambda value: value > 0))
-@settings(max_examples=200)
+@tried_on(200)
 def test_fields_read_what_they_write_and_their_schema_allows_it(dimension, value):
     field = TypeAdapter(FIELDS[dimension])
     text = field.dump_python(value)
@@ -164,10 +187,18 @@ def test_rates_are_more_than_nothing(dimension):
         TypeAdapter(FIELDS[dimension]).validate_python(f"0 {unit}")
 
 
-@pytest.mark.parametrize("dimension", ["time", "bytes"])
-def test_times_and_sizes_may_be_nothing(dimension):
+@pytest.mark.parametrize("dimension", ["bytes per second", "flop per second"])
+def test_rates_may_be_less_than_one(dimension):
+    unit = next(iter(UNITS[dimension]))
+    assert TypeAdapter(FIELDS[dimension]).validate_python(f"0.5 {unit}") == 0.5
+
+
+@pytest.mark.parametrize("dimension", ["time", "bytes", "dollars"])
+def test_times_sizes_and_prices_may_be_nothing_and_not_less(dimension):
     unit = next(iter(UNITS[dimension]))
     assert TypeAdapter(FIELDS[dimension]).validate_python(f"0 {unit}") == 0
+    with pytest.raises(ValidationError, match="not negative"):
+        TypeAdapter(FIELDS[dimension]).validate_python(f"-1 {unit}")
 
 
 @pytest.mark.parametrize("dimension", FIELDS)
@@ -196,6 +227,58 @@ def test_a_unit_fits_if_the_number_is_between_1_and_1000(dimension, value):
     assert value / factor <= 1000 or unit in {smallest, largest}
 
 
+@pytest.mark.parametrize(
+    ("value", "dimension", "text"),
+    [
+        (1.0, "time", "1 s"),  # a unit fits its own factor
+        (1e-6, "time", "1 us"),
+        (1.23456e-6, "time", "1.235 us"),
+        (0.0, "time", "0 ns"),  # the smallest unit takes what is smaller still
+        (1e-12, "time", "0.001 ns"),
+        (-2e-3, "time", "-2 ms"),
+        (2**30, "bytes", "1.074 GB"),  # in steps of 1000, not of 1024
+        (5e10, "bytes per second", "50 GB/s"),
+        (3e9, "dollars", "3 GUSD"),
+    ],
+)
+def test_quantities_for_people(value, dimension, text):
+    assert show_quantity(value, dimension) == text
+
+
+def test_people_may_ask_for_more_digits():
+    assert show_quantity(1.23456e-6, "time", digits=6) == "1.23456 us"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (671026419200, "671 B"),
+        (1e12, "1 T"),
+        (1e12 - 1, "1,000 B"),  # less than a T, though four digits do not show it
+        (1e9, "1 B"),
+        (1e9 - 1, "1,000 M"),
+        (1e6, "1 M"),
+        (1e6 - 1, "999,999"),
+        (-2.5e9, "-2.5 B"),
+        (1234.5678, "1,235"),
+        (0, "0"),
+    ],
+)
+def test_counts_for_people(value, text):
+    assert show_count(value) == text
+
+
+def test_the_si_unit_comes_first():
+    # `write_quantity` takes it where no unit is tidy
+    assert [next(iter(units.items())) for units in UNITS.values()] == [
+        ("s", 1.0),
+        ("B", 1.0),
+        ("B/s", 1.0),
+        ("FLOP/s", 1.0),
+        ("USD", 1.0),
+    ]
+
+
 def test_a_spec_is_strict_and_frozen():
     class Sized(Spec):
         size: Bytes
@@ -214,3 +297,12 @@ def test_a_spec_is_strict_and_frozen():
         Sized.model_validate({"size": "1 KiB", "count": 3, "colour": "red"})
     with pytest.raises(ValidationError, match="frozen"):
         sized.count = 4
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_of_a_spec_is_finite(value):
+    class Share(Spec):
+        share: float
+
+    with pytest.raises(ValidationError, match="finite number"):
+        Share(share=value)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from simulator import sweep
+from simulator import durable, sweep
 from simulator.sweeps import store
 from support.sweep_folders import contents
 
@@ -32,7 +32,7 @@ class Lines:
         self.count, self.fatal = 0, fatal
 
     def trace(self, frame: FrameType, event: str, _argument: Any) -> Any:
-        if frame.f_code.co_filename != store.__file__:
+        if frame.f_code.co_filename not in {store.__file__, durable.__file__}:
             return None
         if event == "line":
             self.count += 1

@@ -61,7 +61,7 @@ def test_the_report_shows_what_differs_and_folds_what_does_not(monkeypatch, caps
     tables = {"figures", "fields", "kinds", "places", "links", "curves", "assumptions"}
     expected = {f"{name}.{end}" for name in tables for end in ("parquet", "csv")}
     assert {path.name for path in out.iterdir()} == expected | {
-        "comparison.json", "comparison.png", "comparison.svg",
+        "comparison.json", "comparison.png", "comparison.svg", "files.json", ".railplane",
     }  # fmt: skip
 
 

@@ -153,7 +153,8 @@ def test_from_the_command_line(monkeypatch, capsys, tmp_path: Path):
     assert railplane(monkeypatch, *run, "--accept", "network-onyl") == 2
     assert "did you mean 'network-only'" in capsys.readouterr().err
     assert railplane(monkeypatch, *run, "--accept", "network-only", "--accept", "bundled-cables") == 0
-    assert {path.name for path in out.iterdir()} == {"topology.txt", "flow.txt", "hosts.csv", "README.md"}
+    text = {"topology.txt", "flow.txt", "hosts.csv", "README.md"}
+    assert {path.name for path in out.iterdir()} == text | {"files.json", ".railplane"}
     assert (
         railplane(monkeypatch, "export", tmp_path / "s.yaml", "--format", "goal", "--out", tmp_path / "goal")
         == 0

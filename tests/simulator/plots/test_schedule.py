@@ -95,8 +95,8 @@ def test_micro_batches_are_written_where_they_fit():
     written = num_numbers(axes_of(figure)) / len(boxes(axes_of(figure)))
     assert 0.8 <= written < 1.0
     assert 12.0 < figure.get_size_inches()[0] <= 30.0
-    # 4,000 micro-batches on at most 30 inches are less than a hundredth of an inch each
-    assert num_numbers(axes_of(draw_schedule(ideal_phases("1f1b", 2, 4000)))) == 0
+    # 1,000 micro-batches on at most 30 inches are a thirtieth of an inch each, forward and backward
+    assert num_numbers(axes_of(draw_schedule(ideal_phases("1f1b", 2, 1000)))) == 0
 
 
 def colours(figure: Figure) -> dict[str, str]:

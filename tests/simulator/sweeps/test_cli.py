@@ -129,8 +129,10 @@ def test_a_stopped_sweep_says_how_to_go_on(quick, tmp_path, sent, jobs):
         # a terminal sends Ctrl-C to all of its processes; whoever stops a service tells the first alone
         (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said == f"Stopped: what is done is in {out}; the same command with --resume goes on\n"
+    status, called = (130, "Ctrl-C") if sent == signal.SIGINT else (143, "SIGTERM")
+    assert process.returncode == status
+    kept = f"what is done is in {out}; the same command with --resume goes on"
+    assert said == f"Stopped by {called}: {kept}\n"
     done = contents(out)
     assert 4 < len(done) < 1001
     assert not [name for name in done if name.endswith(".tmp")]
