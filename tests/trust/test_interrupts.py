@@ -1,0 +1,152 @@
+"""Ctrl-C and SIGTERM, sent to real processes: one line that is true, a status, and a folder that is old or new."""
+
+import json
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulator.result import Result
+from support.command_line import railplane
+from support.processes import Command
+from support.sweep_folders import contents
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what processes do")
+
+QUICK = """\
+name: quick
+cluster: {node: h800, nodes: 1, topology: {kind: none}}
+workload: {kind: collective, operation: all-reduce, size: 1 MiB, ranks: all}
+"""
+LONG = """\
+name: long
+cluster: {node: h800, nodes: 8, topology: {kind: multi-plane-fat-tree}}
+workload: {kind: flows, path: flows.csv}
+"""
+SIGNALS = [(signal.SIGINT, 130, "Stopped by Ctrl-C"), (signal.SIGTERM, 143, "Stopped by SIGTERM")]
+# of each pair of tests one is quick enough for every day
+BY_CTRL_C = [SIGNALS[0], pytest.param(*SIGNALS[1], marks=pytest.mark.slow)]
+BY_SIGTERM = [pytest.param(*SIGNALS[0], marks=pytest.mark.slow), SIGNALS[1]]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a scenario that takes a moment, and two that compute, mostly in compiled code, for minutes."""
+    folder = tmp_path_factory.mktemp("interrupts")
+    (folder / "quick.yaml").write_text(QUICK)
+    (folder / "long.yaml").write_text(LONG)
+    (folder / "rails.yaml").write_text(LONG.replace("multi-plane", "multi-rail").replace("long", "rails"))
+    drawn = random.Random(1)
+    rows = []
+    for _ in range(150_000):
+        source, hop = drawn.randrange(64), drawn.randrange(1, 64)
+        rows.append(f"{source},{(source + hop) % 64},{drawn.randrange(10**6, 10**9)},{drawn.random():.6f}\n")
+    (folder / "flows.csv").write_text("source,destination,size_bytes,start_s\n" + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(work: Path) -> Path:
+    """A folder with a result."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert railplane(patch, "run", work / "quick.yaml", "--out", work / "result") == 0
+    return work / "result"
+
+
+def copy(folder: Path, target: Path) -> dict[str, bytes]:
+    """Copy a folder; return what it holds."""
+    for name, content in contents(folder).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+    return contents(target)
+
+
+@pytest.mark.parametrize(("sent", "status", "line"), BY_SIGTERM)
+def test_a_run_that_is_stopped_as_it_computes_leaves_the_earlier_result(
+    work, result, tmp_path, sent, status, line
+):
+    out = tmp_path / "out"
+    before = copy(result, out)
+    with Command("run", work / "long.yaml", "--json", "--out", out) as command:
+        command.wait_until(lambda: command.cpu_s() > 4)  # its imports and its flow file take three
+        said = command.stop(sent, group=sent == signal.SIGINT)
+    assert said == (status, "", f"{line}: {out} holds the earlier result, unchanged\n")
+    assert contents(out) == before
+    assert Result.load(out).summary["scenario"] == "quick"
+
+
+def test_a_run_that_is_stopped_before_it_wrote_anything_leaves_nothing(work, tmp_path):
+    out = tmp_path / "deep/out"
+    with Command("run", work / "long.yaml", "--out", out) as command:
+        command.wait_until(out.exists)
+        said = command.stop(signal.SIGTERM)
+    assert said == (143, "", "Stopped by SIGTERM: nothing was written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("sent", "status", "line"), BY_CTRL_C)
+def test_a_run_that_is_stopped_as_it_saves_leaves_the_earlier_result(
+    work, result, tmp_path, sent, status, line
+):
+    out = tmp_path / "out"
+    before = copy(result, out)
+    (out / "notes.md").write_text("mine")
+    with Command("run", work / "quick.yaml", "--set", "name=other", "--json", "--out", out) as command:
+        command.wait_until(
+            (out / ".railplane/new/files/links.parquet").exists
+        )  # pictures are still to be drawn
+        said = command.stop(sent)
+    assert said == (status, "", f"{line}: {out} holds the earlier result, unchanged\n")
+    assert contents(out) == before | {"notes.md": b"mine"}
+
+
+@pytest.mark.parametrize(("sent", "status", "line"), BY_CTRL_C)
+def test_processes_of_a_comparison_end_with_it(work, tmp_path, sent, status, line):
+    out = tmp_path / "out"
+    files = (work / "long.yaml", work / "rails.yaml")
+    with Command("compare", *files, "--jobs", 2, "--json", "--out", out) as command:
+        # two of its processes compute, at least: imports take two seconds
+        command.wait_until(lambda: sum(command.cpu_s(child) > 3 for child in command.started()) >= 2)
+        said = command.stop(
+            sent, group=sent == signal.SIGINT
+        )  # a terminal tells all of them, others the first
+    assert said == (status, "", f"{line}: nothing was written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("sent", "status", "line"), BY_SIGTERM)
+def test_processes_of_a_sweep_end_with_it(work, tmp_path, sent, status, line):
+    out = tmp_path / "out"
+    swept = ("--over", "seed=1,2,3", "--jobs", 2)
+    with Command("sweep", work / "long.yaml", *swept, "--json", "--out", out) as command:
+        command.wait_until(lambda: sum(command.cpu_s(child) > 3 for child in command.started()) >= 2)
+        said = command.stop(sent, group=sent == signal.SIGINT)
+    kept = f"what is done is in {out}; the same command with --resume goes on"
+    assert said == (status, "", f"{line}: {kept}\n")
+    assert set(contents(out)) == {"sweep.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_a_run_may_be_stopped_at_any_moment(work, result, tmp_path, seed):
+    # at a moment that is drawn, of a run that takes some three seconds of its processor's time
+    out, drawn = tmp_path / "out", random.Random(seed)
+    before = copy(result, out)
+    sent, status, line = SIGNALS[seed % 2]
+    with Command("run", work / "quick.yaml", "--set", "name=other", "--json", "--out", out) as command:
+        moment_s = drawn.uniform(0.6, 4.0)
+        command.wait_until(lambda: command.process.poll() is not None or command.cpu_s() > moment_s)
+        code, printed, said = command.stop(sent)
+    if code == 0:
+        assert json.loads(printed)["scenario"] == "other"
+    else:
+        assert code == status
+        assert said in {
+            f"{line}\n",  # before the command knew of its options
+            f"{line}: {out} holds the earlier result, unchanged\n",
+            f"{line}: {out} holds the new result\n",
+        }
+        assert (contents(out) == before) == (not said.endswith("new result\n"))
+    assert Result.load(out).summary["scenario"] == ("other" if "new result" in said or code == 0 else "quick")
