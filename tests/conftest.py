@@ -1,15 +1,23 @@
 """Options and fixtures of the whole suite."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# CI draws the same cases every time, so that a change is judged by itself; everywhere else they are new each time.
-settings.register_profile("ci", derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+from support.scratch import open_scratch
+
+# A property is tried on a fifth of the cases that its test names (support/properties.py), or on all of them:
+# `pytest --hypothesis-profile=long`. CI draws the same ones every time, so that a change is judged by itself;
+# everywhere else they are new each time. No case has a deadline: a busy machine is no fault of the code.
+settings.register_profile("long", deadline=None, max_examples=100)
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile(
+    "ci", settings.get_profile("quick"), derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,6 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden summaries anew, for review"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if folder := open_scratch():
+        config.add_cleanup(folder.cleanup)
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay alive to the end: the collector need not walk over them each time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 import importlib
 import importlib.metadata
 import json
+import os
 import pkgutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,37 @@ def import_each(names, folder):
 """
 
 
+def asks_for(*packages: str, **environment: str) -> dict[str, list[str]]:
+    command = [sys.executable, "-P", str(ROOT / "tests" / "support" / "import_order.py"), *packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
+    return json.loads(done.stdout)
+
+
+def test_no_module_waits_for_itself_to_be_imported():
+    # Import order matters only where a module asks, on its way, for one that waits for it: there the first to be
+    # imported decides who finds the other half done. Without such a circle every module can be imported first.
+    asked = asks_for(*PACKAGES)
+    assert set(asked) >= set(modules())
+    assert "workloads.tasks" in asked["simulator.engine"]
+    list(TopologicalSorter(asked).static_order())
+
+
+def test_a_circle_of_imports_is_seen(tmp_path):
+    # first works if it is imported before second, and breaks if after; `planted` begins with the order that works.
+    package = tmp_path / "planted"
+    package.mkdir()
+    (package / "__init__.py").write_text("from planted import first")
+    (package / "first.py").write_text("from planted.second import name\nother = 1")
+    (package / "second.py").write_text("name = 1\nfrom . import first")
+    found = asks_for("planted", PYTHONPATH=str(tmp_path))
+    assert found == {
+        "planted": ["planted.first"], "planted.first": ["planted.second"], "planted.second": ["planted.first"]
+    }  # fmt: skip
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(found).static_order())
+
+
+@pytest.mark.slow
 def test_every_module_imports_in_a_fresh_interpreter(tmp_path):
     # Import order must not matter: each module is imported before any other of ours. To import one begins with its
     # package, so that what the package imports is imported in one and the same order whichever is asked for.

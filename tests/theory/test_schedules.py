@@ -5,9 +5,10 @@ weights; an overlapped pair takes F&B. Times are whole seconds, so that equal me
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import tried_on
 from workloads.schedules import Schedule, make_schedule
 from workloads.schedules.checks import peak_in_flight, peak_of_rank
 from workloads.schedules.ideal import bubbles, ideal_times, step_time
@@ -70,7 +71,7 @@ def test_the_bubble_of_zb1p_where_weights_are_short(num_ranks, f, i, w, more):
     assert idle(schedule, f, i, w) == [(num_ranks - 1) * (f + (i + w) - 2 * w)] * num_ranks
 
 
-@settings(max_examples=60, deadline=None)
+@tried_on(60)
 @given(st.integers(1, 8), st.integers(0, 8), SECONDS, SECONDS, SECONDS)
 def test_the_bubble_of_zb1p(num_ranks, more, f, i, w):
     # Longer weight parts do not fit into the waits that they are put off into: of each only min(F, I) counts.
@@ -127,7 +128,7 @@ def test_overlap_changes_the_bubble_of_outer_ranks_only(name, num_stages, pair):
     assert idle(schedule, 10, 10, 10, pair) == mirrored(by_depth, name)
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(
     st.sampled_from(["dualpipe", "dualpipe-v"]),
     st.integers(1, 7),

@@ -105,10 +105,26 @@ def test_the_nearest_sizes_of_table_3(
     spec = slim_fly(**fields)
     counts = spec.counts(H800, num_nodes)
     assert (counts.switches, counts.links) == (routers, cables)
-    graph = spec.build(H800, num_nodes)
+
+
+@pytest.mark.parametrize(
+    ("q", "num_nodes", "routers", "cables_of_each"),
+    [
+        (5, 25, 50, 7),
+        (7, 73, 98, 11),
+        (8, 96, 128, 12),
+        pytest.param(27, 3827, 1458, 41, marks=pytest.mark.slow),
+        pytest.param(29, 4116, 1682, 43, marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_counted_is_built(q: int, num_nodes: int, routers: int, cables_of_each: int) -> None:
+    # 2 q^2 routers of (3 q - d) / 2 cables, q being 4 k + d.
+    graph = slim_fly(q=q).build(H800, num_nodes)
     assert sum(data["kind"] == "switch" for _, data in graph.nodes(data=True)) == routers
     kinds = [data["kind"] for _, _, data in graph.edges(data=True)]
-    assert kinds.count("router_local") + kinds.count("router_global") == 2 * cables
+    assert kinds.count("router_local") + kinds.count("router_global") == routers * cables_of_each
+    counts = slim_fly(q=q).counts(H800, num_nodes)
+    assert (counts.switches, counts.links) == (routers, routers * cables_of_each // 2)
 
 
 @pytest.mark.parametrize(

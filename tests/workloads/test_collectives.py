@@ -191,7 +191,6 @@ def test_needed_ranks():
         ({"ranks": [0, 1, 2, 1]}, 8, "ranks", "rank 1 is listed more than once"),
         ({"group_size": 3}, 8, "group_size", "8 ranks do not split into groups of 3"),
         ({"group_size": 16}, 8, "group_size", "8 ranks do not split into groups of 16"),
-        ({}, 8192, "group_size", "67,100,672 transfers, more than 16,777,216"),
     ],
 )
 def test_what_does_not_fit_is_named(fields, num_ranks, field, message):

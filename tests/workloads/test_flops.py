@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import tried_on
 from workloads.flops import describe
 from workloads.models import (
     GroupedQueryAttention,
@@ -111,7 +112,7 @@ def is_used(model: Model, tensor: str) -> bool:
     return not tensor.startswith("experts.") or int(tensor.split(".")[1]) < model.moe.experts_per_token
 
 
-@settings(max_examples=150, deadline=None)
+@tried_on(150)
 @given(models())
 def test_parameters_are_those_of_the_checkpoints_tensors(model):
     layers = [pair for layer in range(model.num_layers) for pair in layer_tensors(model, layer)]
@@ -125,7 +126,7 @@ def test_parameters_are_those_of_the_checkpoints_tensors(model):
     assert summary.activated_parameters == used + model.hidden_size + vocabulary
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(models())
 def test_mtp_modules_count_as_one_more_layer_with_its_projection_and_norms(model):
     modules = range(model.num_layers, model.num_layers + model.num_mtp_layers)
@@ -138,7 +139,7 @@ def test_mtp_modules_count_as_one_more_layer_with_its_projection_and_norms(model
     assert describe(model).mtp_parameters == expected
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(models(), st.integers(1, 10_000), st.booleans())
 def test_parts_add_up_to_the_totals(model, sequence_length, causal):
     summary = describe(model, sequence_length, causal=causal)
@@ -154,7 +155,7 @@ def test_parts_add_up_to_the_totals(model, sequence_length, causal):
     assert ("dense feed-forward" in parts) == has_dense
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(models(), st.integers(1, 10_000))
 def test_training_cost_is_six_per_activated_parameter_plus_attention(model, sequence_length):
     # Of a query against one key: a score over the key's values, then a weighted value; multiply and add, and the

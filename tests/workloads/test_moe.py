@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.layout import RankLayout
+from support.properties import tried_on
 from workloads.gate import sample_experts
 from workloads.moe import (
     ExpertGroups,
@@ -204,7 +205,7 @@ def test_copies_of_an_expert_share_its_tokens_evenly(num_tokens):
 
 
 @given(clusters())
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 def test_copies_agree_with_sets_of_tokens(case):
     found = count_traffic(iter(case.experts), case.placements, case.groups)
     assert len(found) == 2
@@ -223,7 +224,7 @@ def test_copies_agree_with_sets_of_tokens(case):
 
 
 @given(clusters())
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 def test_pairs_and_loads_agree_with_a_list_of_pairs(case):
     degree, nodes = case.groups.degree, case.layout.node_of_rank
     for placement, traffic in zip(
@@ -249,7 +250,7 @@ def test_pairs_and_loads_agree_with_a_list_of_pairs(case):
 
 
 @given(clusters())
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 def test_transfers_carry_every_copy_once(case):
     layout, groups = case.layout, case.groups
     traffic, _ = count_traffic(case.experts, case.placements, groups)
@@ -283,7 +284,7 @@ def test_transfers_carry_every_copy_once(case):
 
 
 @given(clusters())
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 def test_low_latency_messages_are_the_pairs_one_by_one(case):
     traffic, _ = count_traffic(case.experts, case.placements, case.groups)
     pairs = slow_pairs(case, case.placements[0])
@@ -295,7 +296,7 @@ def test_low_latency_messages_are_the_pairs_one_by_one(case):
 
 
 @given(clusters())
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 def test_a_low_latency_combine_is_its_dispatch_turned_round(case):
     traffic, _ = count_traffic(case.experts, case.placements, case.groups)
     there = direct_transfers(traffic, case.layout, 16)

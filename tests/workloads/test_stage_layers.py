@@ -5,10 +5,11 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.units import FieldError
+from support.properties import tried_on
 from workloads.flops import describe
 from workloads.models import load_model
 from workloads.stage_layers import head_flops, layer_flops, mtp_flops, split_layers, stage_matrices
@@ -47,7 +48,7 @@ def cuts(num_layers, num_stages):
         yield tuple(end - first for first, end in pairwise(ends))
 
 
-@settings(max_examples=150, deadline=None)
+@tried_on(150)
 @given(models(), st.data())
 def test_no_way_to_cut_is_more_even(model, data):
     num_stages = data.draw(st.integers(1, model.num_layers))
@@ -68,7 +69,7 @@ def test_no_way_to_cut_is_more_even(model, data):
     assert tuple(stage.num_layers for stage in split_layers(model, num_stages)) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(models(), st.data())
 def test_stages_hold_the_model_and_nothing_else(model, data):
     stages = split_layers(model, data.draw(st.integers(1, model.num_layers)))
@@ -83,7 +84,7 @@ def test_stages_hold_the_model_and_nothing_else(model, data):
     assert list(last) == list(range(model.num_layers, model.num_layers + model.num_mtp_layers))
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(models(), st.data())
 def test_parameters_of_all_stages_are_those_of_the_model(model, data):
     stages = split_layers(model, data.draw(st.integers(1, model.num_layers)))
@@ -99,7 +100,7 @@ def test_parameters_of_all_stages_are_those_of_the_model(model, data):
     assert held == {part.part: part.parameters for part in summary.parts if part.parameters}
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(models(), st.integers(1, 10_000), st.booleans())
 def test_a_step_is_three_forward_passes(model, sequence_length, causal):
     # backward costs twice forward: 3 x the layers and the head is what the model costs, its MTP modules apart

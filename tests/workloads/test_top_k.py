@@ -5,9 +5,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from support.properties import tried_on
 from workloads.gate import sample_experts, sample_popular_experts
 from workloads.top_k import TopK, deal_experts, fewest_experts_kept, new_deal, select_experts, spread
 
@@ -48,7 +49,7 @@ def choices(draw, most_experts=36):
 
 
 @given(choices(), st.data())
-@settings(max_examples=200, deadline=None)
+@tried_on(200)
 def test_selection_agrees_with_the_slow_twin_token_by_token(top_k, data):
     # quarters, so that sums are exact and equal affinities are common
     quarters = st.lists(st.integers(0, 8), min_size=top_k.num_experts, max_size=top_k.num_experts)
@@ -159,7 +160,7 @@ def test_dealing_follows_no_fixed_pattern():
 
 
 @given(choices(), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@tried_on(60)
 def test_dealt_experts_are_distinct_within_the_limit_and_equally_loaded(top_k, seed):
     num_experts, k, num_groups, groups_kept = top_k
     num_tokens = min(max(2 * math.lcm(num_experts, k, num_groups) // k, 60), 600)
@@ -181,7 +182,7 @@ def test_dealt_experts_are_distinct_within_the_limit_and_equally_loaded(top_k, s
 
 
 @given(choices(), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@tried_on(40)
 def test_tokens_take_as_many_experts_in_each_group_or_one_more(top_k, seed):
     # Unless groups of unequal size would get less than their share: one of n of N experts can get n / N of all visits
     # only if a token has at most N / n.

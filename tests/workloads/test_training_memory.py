@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.units import FieldError
+from support.properties import tried_on
 from workloads.flops import describe
 from workloads.memory_parts import check_memory
 from workloads.models import load_model
@@ -162,7 +163,7 @@ def test_gradients_that_wait_are_kept_beside_activations():
     assert one.activations - none.activations == 4096 * 4 * gradients
 
 
-@settings(max_examples=50, deadline=None)
+@tried_on(50)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=6))
 def test_the_worst_moment_is_the_one_that_needs_most(moments):
     stages = (STAGES[0], STAGES[15])

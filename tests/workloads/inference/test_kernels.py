@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.units import FieldError
+from support.properties import tried_on
 from workloads.flops import describe
 from workloads.inference.cache import Fp8Attention, Fp8LatentAttention, cached_bytes
 from workloads.inference.kernels import InferenceKernels, Work
@@ -356,7 +357,7 @@ def test_keys_are_whole_tokens():
     assert Work(3, 1, 2.0).keys == 6
 
 
-@settings(max_examples=60, deadline=None)
+@tried_on(60)
 @given(
     st.sampled_from([DEEPSEEK, QWEN]),
     st.booleans(),

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.units import FieldError
+from support.properties import tried_on
 from workloads.exchange_buffers import normal_buffer_bytes
 from workloads.inference.memory import InferenceLayout, inference_memory, largest_batch
 from workloads.memory_parts import check_memory
@@ -208,7 +209,7 @@ def test_a_tied_head_is_the_embedding():
     assert need(dense).vocabulary_weights == 2 * need(tied).vocabulary_weights == 2 * 2 * 152064 * 8192
 
 
-@settings(max_examples=60, deadline=None)
+@tried_on(60)
 @given(
     st.sampled_from([DECODE, EP128, EP320, replace(PREFILL, micro_batches=1)]),
     st.integers(1, 3),

@@ -1,9 +1,10 @@
 """Ideal times: every phase starts when the last that it needs has come, on a network without limits."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import tried_on
 from workloads.schedules import SCHEDULES, Kind, Schedule, make_schedule
 from workloads.schedules.checks import check
 from workloads.schedules.ideal import Span, bubbles, ideal_times, step_time
@@ -45,7 +46,7 @@ def work_of(schedule: Schedule, rank: int, times: Times) -> int:
     return work
 
 
-@settings(max_examples=150, deadline=None)
+@tried_on(150)
 @given(cases())
 def test_laws_of_every_schedule(case):
     schedule, times, send_s = case
@@ -62,7 +63,7 @@ def test_laws_of_every_schedule(case):
         assert step_s >= sum(times["forward_s"]) + sum(times["backward_input_s"])
 
 
-@settings(max_examples=150, deadline=None)
+@tried_on(150)
 @given(cases())
 def test_phases_start_as_soon_as_they_can_and_no_sooner(case):
     # The slow twin: when each cell's parts end, from the spans themselves; then each start must be the latest of what
@@ -94,7 +95,7 @@ def test_phases_start_as_soon_as_they_can_and_no_sooner(case):
             free_s = span.end_s
 
 
-@settings(max_examples=50, deadline=None)
+@tried_on(50)
 @given(cases(), st.integers(2, 9))
 def test_times_scale(case, factor):
     schedule, times, send_s = case

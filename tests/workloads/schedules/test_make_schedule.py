@@ -1,9 +1,12 @@
 """Every schedule by name: complete, in the order of its figure, and refused where it cannot be."""
 
+from collections import Counter
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from simulator.units import FieldError
-from workloads.schedules import SCHEDULES, Kind, Phase, Schedule, make_schedule
+from workloads.schedules import SCHEDULES, Kind, Phase, Schedule, make_schedule, stages_per_rank
 from workloads.schedules.checks import check
 
 LETTERS = {
@@ -191,6 +194,7 @@ def test_the_pairs_of_dualpipe(num_ranks):
             "with 8 pipeline ranks dualpipe needs at least 16 and a multiple of 2 micro-batches, not 15; 16 would do",
         ),
         (("dualpipe", 8, 19), "num_micro_batches", "not 19; 18 or 20 would do"),
+        (("dualpipe", 8, 17), "num_micro_batches", "not 17; 16 or 18 would do"),
         (
             ("dualpipe-v", 8, 15),
             "num_micro_batches",
@@ -213,6 +217,25 @@ def test_what_a_schedule_does_not_admit_is_named(given, field, message):
         make_schedule(*given)
     assert caught.value.field == field
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_what_is_known_of_a_schedule_before_it_is_made_holds(name, num_ranks):
+    for chunks in (2, 3) if SCHEDULES[name].takes_chunks else (1,):
+        schedule = make_schedule(name, num_ranks, 2 * num_ranks, chunks)
+        assert schedule.num_pipelines == SCHEDULES[name].pipelines
+        assert schedule.num_stages == num_ranks * stages_per_rank(name, chunks)
+        for rank in range(num_ranks):
+            held = Counter(pipeline for pipeline, _ in schedule.stages_of(rank))
+            assert held == dict.fromkeys(range(schedule.num_pipelines), stages_per_rank(name, chunks))
+
+
+def test_a_schedule_and_its_recipe_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        make_schedule("1f1b", 2, 2).num_micro_batches = 3
+    with pytest.raises(FrozenInstanceError):
+        SCHEDULES["1f1b"].ranks_multiple = 3
 
 
 def test_what_was_said_to_do_does():

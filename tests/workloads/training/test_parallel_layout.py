@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.units import FieldError
+from support.properties import tried_on
 from support.training_steps import setting
 from workloads.training.parallel_layout import ParallelLayout, check_nodes, members_of
 
@@ -48,7 +49,7 @@ def clusters(draw):
     return num_ranks, gpus_per_node, pipeline, size, order
 
 
-@settings(max_examples=100, deadline=None)
+@tried_on(100)
 @given(clusters(), st.sampled_from(["pipeline-outermost", "data-outermost"]))
 def test_every_rank_has_one_place_and_groups_share_nodes(cluster, rank_order):
     num_ranks, gpus_per_node, pipeline, size, order = cluster

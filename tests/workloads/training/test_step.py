@@ -4,9 +4,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.properties import tried_on
 from support.training_steps import H800, build, model, plan, play
 from workloads.flops import describe
 from workloads.schedules import Kind
@@ -173,7 +174,7 @@ STEPS = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
+@tried_on(40)
 @given(st.sampled_from(STEPS), st.integers(0, 2**32 - 1), st.sampled_from([1e-6, 1.0, 1e4]))
 def test_parts_add_up_to_the_step_whatever_tasks_take(step, seed, scale):
     drawn = dict(
