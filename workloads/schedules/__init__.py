@@ -16,7 +16,17 @@ from workloads.schedules.one_f_one_b import one_f_one_b
 from workloads.schedules.phases import Cell, Kind, Phase, Schedule
 from workloads.schedules.zb1p import zb1p
 
-__all__ = ["SCHEDULES", "Cell", "Kind", "Phase", "Recipe", "Schedule", "make_schedule"]
+__all__ = [
+    "SCHEDULES",
+    "Cell",
+    "Kind",
+    "Phase",
+    "Recipe",
+    "Schedule",
+    "check_schedule",
+    "make_schedule",
+    "stages_per_rank",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +34,15 @@ class Recipe:
     """How a schedule is made, and what it asks for.
 
     build: takes the number of ranks and of micro-batches, and that of chunks where it `takes_chunks`, at least 2.
+    pipelines, stages_per_rank: as of the schedule, where it does not take chunks.
     ranks_multiple: what the number of ranks must be a multiple of. micro_batches_multiple, least_micro_batches: of
     the number of ranks, what the micro-batches must be a multiple of, and no fewer than.
     """
 
     build: Callable[..., Schedule]
     takes_chunks: bool = False
+    pipelines: int = 1
+    stages_per_rank: int = 1
     ranks_multiple: int = 1
     micro_batches_multiple: Callable[[int], int] = lambda _: 1
     least_micro_batches: Callable[[int], int] = lambda _: 1
@@ -42,11 +55,12 @@ SCHEDULES: Final[dict[str, Recipe]] = {
     "zb1p": Recipe(zb1p),
     "dualpipe": Recipe(
         dualpipe,
+        pipelines=2,
         ranks_multiple=2,
         micro_batches_multiple=lambda _: 2,
         least_micro_batches=lambda ranks: 2 * ranks,
     ),
-    "dualpipe-v": Recipe(dualpipe_v, least_micro_batches=lambda ranks: 2 * ranks),
+    "dualpipe-v": Recipe(dualpipe_v, stages_per_rank=2, least_micro_batches=lambda ranks: 2 * ranks),
 }
 
 
@@ -54,9 +68,18 @@ def make_schedule(name: str, num_ranks: int, num_micro_batches: int, chunks: int
     """Return the schedule of that name.
 
     name: a key of SCHEDULES; num_ranks: of the pipeline; num_micro_batches: of a step, over both directions where
-    there are two; chunks: stages that a rank holds, where the schedule leaves the choice. Raises FieldError, its
-    field being one of these, for what the schedule does not admit.
+    there are two; chunks: stages that a rank holds, where the schedule leaves the choice. Raises FieldError like
+    `check_schedule`.
     """
+    check_schedule(name, num_ranks, num_micro_batches, chunks)
+    recipe = SCHEDULES[name]
+    if recipe.takes_chunks:
+        return recipe.build(num_ranks, num_micro_batches, chunks)
+    return recipe.build(num_ranks, num_micro_batches)
+
+
+def check_schedule(name: str, num_ranks: int, num_micro_batches: int, chunks: int = 1) -> None:
+    """Raise FieldError, its field being one of these, for what the schedule does not admit; cheap at any size."""
     if name not in SCHEDULES:
         msg = f"there is no schedule {name!r}; there are {', '.join(SCHEDULES)}"
         raise FieldError("name", msg)
@@ -67,11 +90,15 @@ def make_schedule(name: str, num_ranks: int, num_micro_batches: int, chunks: int
         if chunks < 2:
             msg = f"{name} needs 2 or more chunks a rank, not {chunks}; with one it is 1f1b"
             raise FieldError("chunks", msg)
-        return recipe.build(num_ranks, num_micro_batches, chunks)
-    if chunks != 1:
+    elif chunks != 1:
         msg = f"{name} does not split a rank into {chunks} chunks: leave it at 1, or take interleaved-1f1b"
         raise FieldError("chunks", msg)
-    return recipe.build(num_ranks, num_micro_batches)
+
+
+def stages_per_rank(name: str, chunks: int) -> int:
+    """Return the stages that each rank of a schedule holds, of one pipeline."""
+    recipe = SCHEDULES[name]
+    return chunks if recipe.takes_chunks else recipe.stages_per_rank
 
 
 def _check_ranks(name: str, recipe: Recipe, num_ranks: int) -> None:
