@@ -13,6 +13,7 @@ from simulator.cluster import Cluster, Name, NetworkSpec
 from simulator.costs import CostTable, check_sms_left, load_cost_table
 from simulator.document import Document, FieldPath, read_document
 from simulator.faults import Fault, check_faults, needs_graph, touches_switch_cables
+from simulator.input_error import InputError
 from simulator.input_files import NamedFile, NamesFile, check_inside, named_files
 from simulator.machine_memory import this_process
 from simulator.messages import as_path, explain
@@ -173,7 +174,7 @@ def _resolved(scenario: Scenario, document: Document, path: Path, *, any_size: b
         raise document.error(("model",), message)
     with blaming(document, "model"):
         model = None if scenario.model is None else load_model(scenario.model, folder)
-    with blaming(document, "costs"):
+    with blaming(document, "costs"), _naming_table(scenario.costs):
         table = load_cost_table(scenario.costs, folder)
         if is_limit(scenario.workload):
             table = load_cost_table("ideal", folder)  # by datasheets, whatever table is named
@@ -202,7 +203,7 @@ def _resolved(scenario: Scenario, document: Document, path: Path, *, any_size: b
         kernels = scenario.workload.compute_kernels(loaded.setting)
         with _blaming_communication_sms(scenario.workload):
             check_sms_left(kernels, loaded.node.gpu)
-    with blaming(document, "costs"):
+    with blaming(document, "costs"), _naming_table(scenario.costs):
         for kernel in scenario.workload.communication_kernels(loaded.setting):
             table.check_kernel(kernel)
         table.check_compute(kernels, loaded.node.gpu)
@@ -279,6 +280,20 @@ def blaming(document: Document, field: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise document.error((field,), f"a file that this names cannot be read: {reason}") from error
+
+
+@contextmanager
+def _naming_table(name_or_path: str) -> Iterator[None]:
+    """Let a ValueError name the file of a table that did not ship, whose own name may be that of one that did."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        if name_or_path in cost_tables.shipped():
+            raise
+        msg = f"{name_or_path}: {error}"
+        raise ValueError(msg) from error
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import pytest
 
 from fuzz import budget
+from simulator import simulate
+from support.tiny_scenarios import tiny_scenario
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -13,6 +15,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="inputs of each kind that the fuzz tests draw; without it each test draws a few",
     )
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have compiled what runs need: nothing that is timed may wait for that."""
+    for kind in ("expert-parallel", "flows", "training-step"):
+        simulate(tiny_scenario(kind, tmp_path_factory.mktemp(kind)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,6 +15,9 @@ Place = tuple[Any, int]  # a mapping or a list, and the position in it
 _UNITS: Final = sorted({unit for units in UNITS.values() for unit in units})
 
 
+_DEEP: Final = 70  # levels: more than any file may have
+
+
 def structural(data: dict[str, Any], rng: random.Random) -> str:
     """Return the YAML of a scenario to which up to three kinds of damage were done, or that was changed a little."""
     tree = as_tree(data)
@@ -232,12 +235,21 @@ def _wrap(tree: Tree, rng: random.Random) -> None:
 def _nest(tree: Tree, rng: random.Random) -> None:
     """Bury a value deep in lists, or in mappings on as many lines."""
     place = _place(tree, rng)
-    if place:
-        depth = rng.choice((5, 70, 200))
-        inner = _get(place)
-        for _ in range(depth):
+    if not place:
+        return
+    inner = _get(place)
+    if isinstance(inner, Verbatim) and rng.random() < 0.3:
+        _set(place, Verbatim(f"{'[' * 200}{inner.text}{']' * 200}"))
+    elif _depth(tree) < _DEEP:  # what writes the tree goes down in it, too
+        for _ in range(rng.choice((5, _DEEP))):
             inner = Fields([("a", inner)]) if rng.random() < 0.5 else [inner]
         _set(place, inner)
+
+
+def _depth(tree: Tree) -> int:
+    """Return how many levels a tree has."""
+    below = [value for _, value in tree.pairs] if isinstance(tree, Fields) else tree
+    return 0 if isinstance(below, Verbatim) else 1 + max(map(_depth, below), default=0)
 
 
 def _anchor(tree: Tree, rng: random.Random) -> None:

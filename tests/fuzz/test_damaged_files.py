@@ -18,6 +18,7 @@ from simulator.scenario import load_network
 from topologies import build_cluster
 from topologies.graph_file import write_graph
 
+pytestmark = pytest.mark.usefixtures("compiled")
 _SHIPPED: Final = Path(__file__).parents[2] / "scenarios"
 _KINDS: Final = (
     *("flows.csv", "flows.parquet", "loads.csv", "loads.parquet", "decisions.parquet"),

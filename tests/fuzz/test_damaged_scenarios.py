@@ -15,6 +15,7 @@ from fuzz.mutations_small import small_scenarios, write_files
 from fuzz.mutations_trial import try_network, try_scenario
 from fuzz.mutations_yaml import as_tree, written
 
+pytestmark = pytest.mark.usefixtures("compiled")
 _SHIPPED: Final = Path(__file__).parents[2] / "scenarios"
 _SMALL: Final = small_scenarios(_SHIPPED)
 _QUICK: Final = 3  # of each scenario and form of damage
