@@ -316,7 +316,6 @@ def _solve_once(
         group = new_group(sharing)
         for entry in range(bill_offsets[flow], bill_offsets[flow + 1]):
             add_to_path(sharing, group, bill_links[entry], coefficients[entry])
-        if bill_offsets[flow + 1] > bill_offsets[flow]:
-            add_weight(sharing, group, weights[flow])
+        add_weight(sharing, group, weights[flow])
     find_affected(sharing)
     fill(sharing)

@@ -146,7 +146,7 @@ def _field(dimension: str, *, positive: bool) -> Any:
     }
     return (
         BeforeValidator(lambda text: parse_quantity(text, dimension)),
-        Field(gt=0) if positive else Field(),  # what is negative, `parse_quantity` refuses
+        Field(gt=0) if positive else Field(ge=0),
         PlainSerializer(lambda value: write_quantity(value, dimension), return_type=str),
         WithJsonSchema(schema),
     )

@@ -239,5 +239,6 @@ def _lines(path: Path) -> Iterator[tuple[int, int]]:
         try:
             yield from ((rows.line_num, len(values)) for values in rows if values)
         except csv.Error as error:
+            _explain_lines(path)
             msg = f"{path}, line {rows.line_num}: {error}"
             raise ValueError(msg) from error

@@ -2,11 +2,13 @@
 
 import re
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from simulator.units import (
     UNITS,
@@ -306,3 +308,11 @@ def test_a_number_of_a_spec_is_finite(value):
 
     with pytest.raises(ValidationError, match="finite number"):
         Share(share=value)
+
+
+@pytest.mark.parametrize(("kind", "limits"), [(Dollars, ("ge", 0)), (BytesPerSecond, ("gt", 0))])
+def test_a_type_tells_its_least_value(kind, limits):
+    # what is negative is refused as text; the limit stands there for whoever documents the field
+    name, least = limits
+    fields = [part for part in get_args(kind) if isinstance(part, FieldInfo)]
+    assert [getattr(limit, name) for field in fields for limit in field.metadata] == [least]

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from simulator.engine import execute
-from simulator.units import FieldError
 from support.clusters import network
-from support.expert_exchanges import build, setting, spec, summarise
+from support.expert_exchanges import build, summarise
 from workloads.gate import sample_experts
 
 SKEWED = {"kind": "lognormal", "sigma": 1.0}
@@ -152,18 +151,3 @@ def test_a_file_s_decisions_go_on_from_layer_to_layer(tmp_path):
     workload = build(2, gate=gate, layers=2, load_changes="per-layer")
     loads = [np.flatnonzero(exchange.traffic.expert_load[0]).tolist() for exchange in workload.exchanges]
     assert loads == [list(range(8)), list(range(8, 16))]
-
-
-def test_layers_that_memory_cannot_hold_are_refused_by_their_number():
-    case = {
-        "kernel": "low-latency",
-        "expert_parallel": 256,
-        "tokens_per_rank": 128,
-        "load_changes": "per-layer",
-    }
-    spec(layers=58, **case).check(setting(256))
-    with pytest.raises(
-        FieldError, match="at most 128 layers can have loads of their own, not 1,024"
-    ) as caught:
-        spec(layers=1024, **case).check(setting(256))
-    assert caught.value.field == "layers"

@@ -247,7 +247,7 @@ def test_the_model_s_groups_kept_gives_way_to_fewer_groups():
             "groups_kept",
             "needs 8 experts, .* hold 6",
         ),
-        ({"gate": {"kind": "file", "path": "none.csv"}}, 32, "gate.path", "there is no file none.csv"),
+        ({"gate": {"kind": "file", "path": "none.csv"}}, 32, "gate.path", "none.csv: there is no such file"),
     ],
 )
 def test_what_does_not_fit_is_named(more, num_ranks, field, message):

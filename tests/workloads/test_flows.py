@@ -204,10 +204,10 @@ def test_what_is_no_file_is_named(tmp_path):
     assert "there is no such file" in fault(tmp_path)
     assert "there is no such file" in fault(tmp_path, "no folder/flows.csv")
     assert "cannot be read: File name too long" in fault(tmp_path, "x" * 300 + ".csv")
-    with pytest.raises(FieldError, match="there is no such file"):
+    with pytest.raises(FieldError, match="no file can have such a name"):
         FlowsSpec(kind="flows", path="\0.csv").check(Setting(None, 8, 4, tmp_path))
     (tmp_path / "flows.csv").mkdir()
-    assert "is a directory, not a file" in fault(tmp_path)
+    assert "this is a directory" in fault(tmp_path)
     write(tmp_path, "", "flows.txt")
     assert "is neither a .csv nor a .parquet file by its name" in fault(tmp_path, "flows.txt")
     write(tmp_path, HEADER, "flows.parquet")
@@ -255,7 +255,7 @@ def test_a_quote_that_is_not_closed_is_named_where_it_opens(tmp_path):
     [
         ("x" * 3_000_000, "line 1: this line is longer"),
         (HEADER + "0,1" + ",5" * 1_000_000 + "\n", "line 2: this line is longer"),
-        (",".join(["a"] * 200_000) + "\n", "has 200,000 columns"),
+        (",".join(["a"] * 2_000) + "\n", "has 2,000 columns"),
     ],
     ids=["no line feed", "a row without end", "columns"],
 )

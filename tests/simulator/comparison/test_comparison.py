@@ -235,6 +235,7 @@ def test_other_versions_tables_and_sources_are_warned_about(folder, tmp_path):
     result.save(tmp_path / "old")
     text = (tmp_path / "old" / "scenario.yaml").read_text().replace("h800-published", "roofline")
     (tmp_path / "old" / "scenario.yaml").write_text(text)
+    (tmp_path / "old" / "files.json").unlink()  # which says that it was written otherwise
     found = compare({"new": folder / "once", "old": tmp_path / "old"}).cautions
     assert any(line.startswith("Versions of railplane differ: ") and "0.0.1 in old" in line for line in found)
     assert any(
@@ -249,6 +250,7 @@ def test_a_network_that_cannot_be_known_is_absent_and_said_so(folder, tmp_path):
     text = path.read_text()
     start, end = text.index("  topology:"), text.index("  routing:")
     path.write_text(text[:start] + "  topology: {kind: custom, graph: gone.graphml}\n" + text[end:])
+    (tmp_path / "moved" / "files.json").unlink()  # which says that it was written otherwise
     comparison = compare({"here": folder / "once", "moved": tmp_path / "moved"})
     assert math.isnan(value(comparison.figures, "network", "cost_usd", "moved"))
     assert any(

@@ -116,7 +116,7 @@ WRONG = {
     "more experts than groups hold": (DECODE, {EXPERTS: EXPERTS + "\n  experts_per_token: 300"}, 11,
         "experts_per_token", "hold 128; keep more groups or use fewer"),
     "a gate's file that is missing": (DECODE, {EXPERTS: EXPERTS + "\n  gate: {kind: file, path: x.csv}"}, 11,
-        "gate.path", "there is no file"),
+        "gate.path", "there is no such file"),
     "copies in the limit's mode": (DECODE, {EXPERTS: EXPERTS + "\n  redundant_experts: 5\n  limit: true"}, 11,
         "redundant_experts", "write auto"),
     # batches

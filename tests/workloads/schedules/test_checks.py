@@ -35,6 +35,14 @@ def test_work_that_does_not_exist_is_found():
         check(changed(schedule, 1, [*schedule.phases[1], extra]))
 
 
+def test_of_much_that_is_wrong_the_first_is_named():
+    # F0 twice, and F2, which there is not: of the two the message tells the first's number.
+    schedule = make_schedule("1f1b", 2, 2)
+    extra = [Phase(Kind.FORWARD, Cell(0, 1, micro_batch), None) for micro_batch in (2, 0)]
+    with pytest.raises(ValueError, match=r"the forward of .*micro_batch=0\) runs 2 times, not 1"):
+        check(changed(schedule, 1, [*schedule.phases[1], *extra]))
+
+
 def test_work_on_a_wrong_rank_is_found():
     schedule = make_schedule("1f1b", 2, 1)
     swapped = replace(schedule, phases=schedule.phases[::-1])
@@ -42,6 +50,17 @@ def test_work_on_a_wrong_rank_is_found():
         ValueError, match=r"rank 0 runs the forward of .*stage=1.*whose stage it does not hold"
     ):
         check(swapped)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_work_on_the_rank_before_or_after_is_found(rank):
+    # Of three ranks the first or the last runs what is the middle one's.
+    schedule = make_schedule("1f1b", 3, 2)
+    extra = Phase(Kind.FORWARD, Cell(0, 1, 0), None)
+    with pytest.raises(
+        ValueError, match=rf"rank {rank} runs the forward of .*stage=1.*whose stage it does not hold"
+    ):
+        check(changed(schedule, rank, [*schedule.phases[rank], extra]))
 
 
 def test_ranks_that_wait_for_each_other_are_found():
