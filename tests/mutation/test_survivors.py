@@ -11,7 +11,11 @@ LISTED = Survivors.listed(Path(__file__).with_name("survivors.toml"))
 def test_every_listed_line_stands_in_its_module():
     # Else the list would excuse mutants of code that is gone.
     texts = {path: " ".join((ROOT / path).read_text("utf-8").split()) for path, *_ in LISTED.reasons}
-    gone = [key for key in LISTED.reasons if key[2] not in texts[key[0]] or f"{key[1]}" not in texts[key[0]]]
+    gone = [
+        key
+        for key in LISTED.reasons
+        if key[2] not in texts[key[0]] or (key[1] != "module" and key[1] not in texts[key[0]])
+    ]
     assert gone == []
 
 
