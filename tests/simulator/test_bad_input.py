@@ -180,7 +180,7 @@ def fault(path: Path, overrides: tuple[str, ...] = ()) -> InputError:
     start = time.process_time()
     with pytest.raises(InputError) as caught:
         load_scenario(path, overrides)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 60  # a hang, not a slow machine
     error = caught.value
     place = error.file if error.line is None else f"{error.file}:{error.line}"
     beginning = f"{place}: {error.field}: " if error.field else f"{place}: "

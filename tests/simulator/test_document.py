@@ -182,7 +182,9 @@ def test_refusals_name_line_and_field(case):
     text, line, field, words = REFUSED[case]
     start = time.process_time()
     error = refusal(text)
-    assert time.process_time() - start < 15  # three at most on the machine that this was written on
+    assert (
+        time.process_time() - start < 60
+    )  # a hang, not a slow machine: three at most where this was written
     assert words in error.message
     assert (error.line, error.field) == (line, field)
     place = "f.yaml" if error.line is None else f"f.yaml:{error.line}"
@@ -217,7 +219,9 @@ def test_a_full_file_of_anything_is_refused_in_seconds(case):
     unit = HOSTILE[case]
     start = time.process_time()
     refusal(unit * (MAX_FILE_BYTES // len(unit)))
-    assert time.process_time() - start < 15  # three at most on the machine that this was written on
+    assert (
+        time.process_time() - start < 60
+    )  # a hang, not a slow machine: three at most where this was written
 
 
 def test_tabs_within_brackets_are_yaml():

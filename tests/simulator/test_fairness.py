@@ -156,12 +156,40 @@ def test_a_new_flow_takes_from_those_that_other_links_hold(patience):
     assert network.finish_s == pytest.approx([5.0, 4.0, 3.0], rel=1e-12)
 
 
-@pytest.mark.parametrize("patience", [(-1,), (6,), (-1, 6)], ids=["filled", "poured", "in turn"])
+@pytest.mark.parametrize("patience", [-1, None])
+@pytest.mark.parametrize("num_others", [0, 7, 8])
+def test_what_has_its_level_already_keeps_it_when_others_are_taken_out(num_others, patience):
+    # As above, flow 3 being what flow 2 is there. Beside it flow 2 joins at 1 s too: links 2 and 3 give it 1 byte/s,
+    # at level 0.5, before flow 0 is taken from link 1, so that 7 bytes end at 8 s. It crosses link 4 (4 bytes/s) as
+    # well, where flow 4 joins at 2 s and gets the 3 bytes/s that are left: 6 bytes end at 4 s. Others join at 1 s,
+    # before flow 2, each alone on a link of 10 bytes/s: 30 bytes end at 4 s. Flows 5 and 6, at 9 s, keep links 2
+    # and 3 from being left out for each other.
+    bills = [dict.fromkeys(path, Fraction(1)) for path in ([0, 1], [1], [2, 3, 4], [0], [4], [2], [3])]
+    bills[2:2] = [{5 + number: Fraction(1)} for number in range(num_others)]
+
+    def with_others(values: list[int], others: int) -> list[Fraction]:
+        return [Fraction(value) for value in (*values[:2], *[others] * num_others, *values[2:])]
+
+    capacity = [Fraction(value) for value in (4, 5, 1, 1, 4, *[10] * num_others)]
+    case = Case(capacity, bills, with_others([1, 1, 2, 3, 2, 1, 1], 1))
+    size, start = with_others([11, 13, 7, 6, 6, 1, 1], 30), with_others([0, 0, 1, 1, 2, 9, 9], 1)
+    network = network_of(case, size, start, patience=patience)
+    network.advance(np.inf)
+    expected = [float(value) for value in with_others([5, 4, 8, 3, 4, 10, 10], 4)]
+    assert network.finish_s == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("patience", "looks"),
+    [((-1,), 0), ((6,), 0), ((-1, 6), 0), ((-1,), 1 << 40)],
+    ids=["filled", "poured", "in turn", "filled, links let in again"],
+)
 @pytest.mark.parametrize("most", [9, 200])
 @pytest.mark.parametrize("seed", range(6))
-def test_flows_that_come_one_by_one_end_when_exact_fractions_say(seed, most, patience):
+def test_flows_that_come_one_by_one_end_when_exact_fractions_say(seed, most, patience, looks):
     # Levels change a lot with each flow, so that links that are left out are full again soon: what rates have grown
-    # by must tell so. Filling and pouring in turn, either finds what the other has left.
+    # by must tell so. Filling and pouring in turn, either finds what the other has left. If to look at links that are
+    # left out has cost too much, all are let in again, and flows that start at that instant change their groups.
     random = np.random.default_rng(seed)
     bills = [
         {int(link): Fraction(1) for link in random.choice(5, random.integers(1, 4), replace=False)}
@@ -175,6 +203,7 @@ def test_flows_that_come_one_by_one_end_when_exact_fractions_say(seed, most, pat
     network = network_of(case, size, start, patience=None)
     for number in range(10):
         network._state.sharing.solve["patience"] = patience[number % len(patience)]
+        network._state.now["looks"] += looks * (number % 2)
         network.advance(number + 0.5)
     network.advance(np.inf)
     assert network.finish_s == pytest.approx(exact_ends(case, size, start), rel=1e-9)

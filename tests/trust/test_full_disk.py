@@ -31,8 +31,10 @@ def quick(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def limit():
+def limit(monkeypatch):
     """What sets the most bytes that a file may have; more give EFBIG, inside whichever library writes them."""
+    # Python takes a cut file of bytecode for whole, and so would every later import of that module
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -111,6 +111,9 @@ def test_activations_are_held_during_forward_and_until_backward_or_weights_end()
     stage = (0, 1)
     assert [counts[stage] for counts in in_flight(schedule, 1)] == [1, 1, 2, 2, 2, 1]
     assert [counts[stage] for counts in in_flight(schedule, 1, until_weights=False)] == [1, 1, 1, 1, 0, 0]
+    assert peak_in_flight(schedule)[1] == peak_of_rank(schedule, 1) == {stage: 2}
+    assert peak_in_flight(schedule, until_weights=False)[1] == {stage: 1}
+    assert peak_of_rank(schedule, 1, until_weights=False) == {stage: 1}
 
 
 def test_a_pair_holds_both_of_its_micro_batches():

@@ -6,7 +6,15 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from simulator.units import FieldError
-from workloads.schedules import SCHEDULES, Kind, Phase, Schedule, make_schedule, stages_per_rank
+from workloads.schedules import (
+    SCHEDULES,
+    Kind,
+    Phase,
+    Schedule,
+    check_schedule,
+    make_schedule,
+    stages_per_rank,
+)
 from workloads.schedules.checks import check
 
 LETTERS = {
@@ -212,11 +220,22 @@ def test_the_pairs_of_dualpipe(num_ranks):
         (("dualpipe", 4, 8, 0), "chunks", "dualpipe does not split a rank into 0 chunks: leave it at 1"),
     ],
 )  # fmt: skip
-def test_what_a_schedule_does_not_admit_is_named(given, field, message):
+@pytest.mark.parametrize("asked", [check_schedule, make_schedule])
+def test_what_a_schedule_does_not_admit_is_named(asked, given, field, message):
     with pytest.raises(FieldError) as caught:
-        make_schedule(*given)
+        asked(*given)
     assert caught.value.field == field
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_rank_has_one_chunk_unless_more_are_asked_for(name):
+    if SCHEDULES[name].takes_chunks:
+        with pytest.raises(FieldError, match="needs 2 or more chunks a rank, not 1"):
+            check_schedule(name, 4, 8)
+    else:
+        check_schedule(name, 4, 8)
+        assert make_schedule(name, 4, 8) == make_schedule(name, 4, 8, 1)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

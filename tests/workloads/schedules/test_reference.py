@@ -31,6 +31,13 @@ def test_pairs_and_second_stages_are_told_apart():
     assert lines[0].split() == ["rank", "0", "F0", "f2", "F1", "b2", "f3&B0", "b3", "I1", "W1"]
 
 
+def test_of_three_stages_of_a_rank_the_second_has_small_letters():
+    # one rank alone: its chunks forward one after the other, and backward the other way round
+    assert figure(make_schedule("interleaved-1f1b", 1, 1, 3)).split() == [
+        *("rank", "0", "F0", "f0", "F0", "B0", "b0", "B0")
+    ]
+
+
 def test_the_table_has_every_schedule():
     names = re.findall(r"^\| `([^`]+)`", schedules_reference(), re.MULTILINE)
     assert names == list(SCHEDULES)
