@@ -17,20 +17,14 @@ import typer
 _CALLED: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _AS_SIGNAL: Final = 128  # what shells add to the number of the signal that ended a program
-
-
-class Stopped(KeyboardInterrupt):
-    """Somebody has asked the process to end, by Ctrl-C or SIGTERM."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
+_arrived: list[signal.Signals] = []  # while `stopped_by_signals` listens
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise Stopped where Ctrl-C or SIGTERM arrives; one that is ignored, as in a shell's background, stays so."""
+    """Raise KeyboardInterrupt where Ctrl-C or SIGTERM arrives, unless the process was told to ignore it."""
     before: dict[signal.Signals, Any] = {}
+    _arrived.clear()
     try:
         for each in _CALLED:
             handler = signal.getsignal(each)
@@ -42,12 +36,13 @@ def stopped_by_signals() -> Iterator[None]:
         for each, handler in before.items():
             if (
                 signal.getsignal(each) is _stop
-            ):  # after a line that said the end, a signal ends the process at once
+            ):  # if not, the end has been told, and it ends the process at once
                 signal.signal(each, handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(number)
+    _arrived.append(signal.Signals(number))
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -59,22 +54,35 @@ def stoppable(kept: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt as stop:
-        number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
-        _end(f"Stopped by {_CALLED[number]}: ", kept, _AS_SIGNAL + number)
-    except MemoryError:
+    except KeyboardInterrupt:
+        _end_stopped(kept)
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if _arrived:  # a library has made an error of its own of the interrupt, as one written in Rust does
+            _end_stopped(kept)
+        _end_for_want(error, kept)
+        raise
+
+
+def _end_stopped(kept: Callable[[], str]) -> NoReturn:
+    number = _arrived[0] if _arrived else signal.SIGINT
+    _end(f"Stopped by {_CALLED[number]}: ", kept, _AS_SIGNAL + number)
+
+
+def _end_for_want(error: Exception, kept: Callable[[], str]) -> None:
+    """End if the error tells of too little memory or room, or of a reader that has gone."""
+    if isinstance(error, MemoryError):
         _end("Stopped, since memory did not suffice: ", kept, 1)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # Whoever read our output has stopped; keep the interpreter from failing again as it flushes.
         _silence_output()
         raise typer.Exit(0) from None
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         if error.filename is None:
             _silence_output()
         place = error.filename or "standard output, or a temporary file"
-        _end(f"{place}: cannot write there: {os.strerror(error.errno)}; ", kept, 2)
+        _end(f"{place}: cannot write there: {os.strerror(error.errno or 0)}; ", kept, 2)
 
 
 def _end(why: str, kept: Callable[[], str], status: int) -> NoReturn:

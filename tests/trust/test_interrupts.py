@@ -1,13 +1,16 @@
 """Ctrl-C and SIGTERM, sent to real processes: one line that is true, a status, and a folder that is old or new."""
 
 import json
+import os
 import random
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from simulator.cli.stopping import stoppable, stopped_by_signals
 from simulator.result import Result
 from support.command_line import railplane
 from support.processes import Command
@@ -116,16 +119,43 @@ def test_processes_of_a_comparison_end_with_it(work, tmp_path, sent, status, lin
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize(("sent", "status", "line"), BY_SIGTERM)
-def test_processes_of_a_sweep_end_with_it(work, tmp_path, sent, status, line):
+def test_a_sweep_that_is_stopped_keeps_its_points_and_says_how_to_go_on(
+    work, tmp_path, sent, status, line, jobs
+):
     out = tmp_path / "out"
-    swept = ("--over", "seed=1,2,3", "--jobs", 2)
-    with Command("sweep", work / "long.yaml", *swept, "--json", "--out", out) as command:
-        command.wait_until(lambda: sum(command.cpu_s(child) > 3 for child in command.started()) >= 2)
+    sizes = ",".join(f"{size} KiB" for size in range(1, 201))
+    swept = ("--over", f"workload.size={sizes}", "--jobs", jobs)
+    with Command("sweep", work / "quick.yaml", *swept, "--json", "--out", out) as command:
+        command.wait_until(lambda: len(list((out / "points").glob("0*.json"))) >= 4)
         said = command.stop(sent, group=sent == signal.SIGINT)
     kept = f"what is done is in {out}; the same command with --resume goes on"
     assert said == (status, "", f"{line}: {kept}\n")
-    assert set(contents(out)) == {"sweep.json"}
+    done = contents(out)
+    assert 4 < len(done) < 201
+    assert not [name for name in done if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(("sent", "status", "line"), SIGNALS)
+def test_a_library_may_make_an_error_of_its_own_of_an_interrupt(sent, status, line, capsys):
+    # As pydantic's core does, when a signal arrives while it builds the validator of a class that is being imported.
+    def build() -> None:
+        try:
+            os.kill(os.getpid(), sent)
+        except KeyboardInterrupt as stop:
+            raise ValueError(str(stop)) from None
+
+    with stopped_by_signals(), pytest.raises(typer.Exit) as ended, stoppable(lambda: "nothing was written"):
+        build()
+    assert (ended.value.exit_code, capsys.readouterr().err) == (status, f"{line}: nothing was written\n")
+
+
+def test_an_error_is_no_interrupt_though_one_came_to_an_earlier_command():
+    with stopped_by_signals(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with stopped_by_signals(), pytest.raises(ValueError, match="wrong"), stoppable(str):
+        raise ValueError("wrong")
 
 
 @pytest.mark.slow

@@ -1,9 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -12,7 +7,6 @@ from rich.console import Console
 
 from simulator.cli.sweep import _print_table
 from support.command_line import railplane
-from support.sweep_folders import contents
 
 OVER = ("--over", "workload.size=1 MiB,2 MiB", "--over", "workload.ranks=all,[1000]", "--jobs", "1")
 
@@ -100,39 +94,3 @@ def test_a_fault_of_ours_gives_status_one(monkeypatch, capsys, quick, tmp_path):
     assert captured.err.splitlines()[-1] == "2 of 4 points failed: see the column `error`"
     assert railplane(monkeypatch, "sweep", quick, *OVER, "--out", tmp_path / "out") == 1
     assert capsys.readouterr().err.endswith("see the column `error`; --resume tries them again\n")
-
-
-@pytest.fixture
-def can_be_interrupted():
-    """Let processes that the test starts hear Ctrl-C, which jobs in a shell's background do not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("can_be_interrupted")
-@pytest.mark.parametrize(("sent", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
-def test_a_stopped_sweep_says_how_to_go_on(quick, tmp_path, sent, jobs):
-    out = tmp_path / "out"
-    sizes = ",".join(f"{size} KiB" for size in range(1, 1001))
-    command = [sys.executable, "-m", "simulator.cli", "sweep", str(quick), "--over", f"workload.size={sizes}"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    options = ["--jobs", jobs, "--out", str(out)]
-    with subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    ) as process:
-        end_s = time.monotonic() + 120
-        while len(list((out / "points").glob("0*.json"))) < 4:
-            assert process.poll() is None
-            assert time.monotonic() < end_s
-            time.sleep(0.02)
-        # a terminal sends Ctrl-C to all of its processes; whoever stops a service tells the first alone
-        (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
-        _, said = process.communicate(timeout=60)
-    status, called = (130, "Ctrl-C") if sent == signal.SIGINT else (143, "SIGTERM")
-    assert process.returncode == status
-    kept = f"what is done is in {out}; the same command with --resume goes on"
-    assert said == f"Stopped by {called}: {kept}\n"
-    done = contents(out)
-    assert 4 < len(done) < 1001
-    assert not [name for name in done if name.endswith(".tmp")]
