@@ -190,7 +190,7 @@ def _levels(sharing: Sharing) -> int:
         if link.unfixed > 0:
             link.demand_summed = max(link.demand_summed, link.demand)
             link.keyed = 0 if _is_doubtful(link) else link.unfixed
-            keys[position] = max(link.free, 0.0) / link.demand
+            keys[position] = link.free / link.demand
     return set_values(sharing.tree, keys)
 
 
@@ -239,7 +239,7 @@ def _level_at(sharing: Sharing, number: int) -> float:
         link.demand = demand
         link.demand_summed = demand
         link.stale = 0
-    return max(link.free, 0.0) / link.demand
+    return link.free / link.demand
 
 
 @inlined

@@ -53,8 +53,8 @@ def ideal_times(
         phase = schedule.phases[rank][place]
         start_s = spans[rank][-1].end_s if place else 0
         for need in inputs(schedule, phase):
-            is_here = schedule.rank_of_stage[need.cell.pipeline][need.cell.stage] == rank
-            start_s = max(start_s, given_s[need] + (0 if is_here else send_s))
+            if schedule.rank_of_stage[need.cell.pipeline][need.cell.stage] != rank:
+                start_s = max(start_s, given_s[need] + send_s)
         end_s = start_s + duration(phase)
         spans[rank].append(Span(start_s, end_s))
         given_s |= dict.fromkeys(outputs(phase), end_s)

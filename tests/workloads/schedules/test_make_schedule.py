@@ -10,12 +10,14 @@ from workloads.schedules import (
     SCHEDULES,
     Kind,
     Phase,
+    Recipe,
     Schedule,
     check_schedule,
     make_schedule,
     stages_per_rank,
 )
 from workloads.schedules.checks import check
+from workloads.schedules.gpipe import gpipe
 
 LETTERS = {
     Kind.FORWARD: "F",
@@ -248,6 +250,16 @@ def test_what_is_known_of_a_schedule_before_it_is_made_holds(name, num_ranks):
         for rank in range(num_ranks):
             held = Counter(pipeline for pipeline, _ in schedule.stages_of(rank))
             assert held == dict.fromkeys(range(schedule.num_pipelines), stages_per_rank(name, chunks))
+
+
+def test_both_rules_are_told_of_a_schedule_that_needs_two_or_more_and_an_even_number(monkeypatch):
+    # No shipped one has these two: the least of those with a multiple are more.
+    recipe = Recipe(gpipe, micro_batches_multiple=lambda _: 2, least_micro_batches=lambda _: 2)
+    monkeypatch.setitem(SCHEDULES, "in-twos", recipe)
+    with pytest.raises(
+        FieldError, match="needs at least 2 and a multiple of 2 micro-batches, not 1; 2 would"
+    ):
+        check_schedule("in-twos", 3, 1)
 
 
 def test_a_schedule_and_its_recipe_cannot_be_changed():
