@@ -20,8 +20,18 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 ROOT = Path(__file__).parents[1]
-# Run what other tests reach, at length: their coverage is not measured, which costs half as much time again.
-UNMEASURED = [ROOT / "tests" / folder for folder in ("benchmarks", "fuzz", "golden", "theory")]
+# Run what other tests reach, at length: their coverage is not measured, which costs as much time again.
+UNMEASURED = [
+    *(f"tests/{folder}" for folder in ("benchmarks", "fuzz", "golden", "published", "theory", "trust")),
+    "tests/test_docs.py",
+    "tests/simulator/report/page/test_in_browser.py",
+    *(f"tests/simulator/test_{name}_engine.py" for name in ("inference", "reuse", "training")),
+]
+# What these run is compiled, and measured where it runs as plain Python (.ci/run).
+COMPILED = [
+    f"tests/simulator/test_{name}.py"
+    for name in ("fairness", "fluid", "fluid_changes", "fluid_laws", "independence", "reuse", "solver_state")
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,8 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    unmeasured = UNMEASURED if os.environ.get("NUMBA_DISABLE_JIT") else UNMEASURED + COMPILED
+    places = [ROOT / place for place in unmeasured]
     for item in items:
-        if any(item.path.is_relative_to(folder) for folder in UNMEASURED):
+        if any(item.path.is_relative_to(place) for place in places):
             item.add_marker("no_cover")
 
 

@@ -25,6 +25,16 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a result, and the scenario beside it."""
+    work = tmp_path_factory.mktemp("written")
+    (work / "small.yaml").write_text(SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        assert railplane(patch, "run", work / "small.yaml", "--out", work / "deep" / "results") == 0
+    return work / "deep" / "results"
+
+
 def test_json_keeps_the_contract(monkeypatch, capsys, small):
     assert railplane(monkeypatch, "run", small, "--json") == 0
     captured = capsys.readouterr()
@@ -64,10 +74,10 @@ def test_the_report_names_step_parts_and_busiest_links(monkeypatch, capsys, smal
         assert part in text
 
 
-def test_out_holds_what_it_promises_and_loads_again(monkeypatch, capsys, small, tmp_path):
-    out = tmp_path / "deep" / "results"
-    assert railplane(monkeypatch, "run", small, "--json", "--out", out) == 0
+def test_out_holds_what_it_promises_and_loads_again(monkeypatch, capsys, small, written):
+    assert railplane(monkeypatch, "run", small, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
+    out = written
     tables = {"tasks.parquet", "phases.parquet", "flows.parquet", "links.parquet", "link_timeline.parquet"}
     pictures = {"overview", "network_load", "gpu_links", "utilisation_map", "utilisation_lines"}
     assert {path.name for path in out.iterdir()} == tables | {
@@ -219,14 +229,13 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_process_with_another_hash_seed_writes_the_same_bytes(monkeypatch, small, tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert railplane(monkeypatch, "run", small, "--out", here) == 0
+def test_a_process_with_another_hash_seed_writes_the_same_bytes(written, small, tmp_path):
+    there = tmp_path / "there"
     command = [sys.executable, "-m", "simulator.cli", "run", str(small), "--out", str(there)]
     other_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": other_seed})
-    assert digests(here) == digests(there)
-    assert {"summary.json", "trace.json", "report.html", "overview.svg"} <= set(digests(here))
+    assert digests(written) == digests(there)
+    assert {"summary.json", "trace.json", "report.html", "overview.svg"} <= set(digests(there))
 
 
 def test_the_order_of_keys_changes_nothing_but_the_resolved_text(monkeypatch, capsys, small, tmp_path):

@@ -32,6 +32,7 @@ CASES = [
 ]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("gpus", "ports", "num_nodes", "topology", "policies"), CASES, ids=lambda value: str(value)[:40]
 )

@@ -167,6 +167,7 @@ def test_without_phases_processes_are_nodes():
     ]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", CASES)
 def test_traces_of_all_workloads_keep_the_rules(kind: str, tmp_path: Path):
     result = simulate(tiny_scenario(kind, tmp_path))

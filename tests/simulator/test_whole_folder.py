@@ -72,6 +72,7 @@ def test_a_new_result_replaces_an_earlier_one_and_no_file_of_others(old: Path):
     assert contents(old).keys() - held(old).keys() == {LIST, ".railplane/lock"}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("ending", "every"),
     [

@@ -121,6 +121,7 @@ def test_one_node_step_by_step():
     assert placement.place_load(np.array([60, 30, 9])).tolist() == [27.0, 24.0, 24.0, 24.0]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", LOADS)
 @pytest.mark.parametrize(("policy", "degree", "num_nodes", "num_physical"), SETTINGS)
 def test_places_are_as_even_as_those_of_the_slow_twin(policy, degree, num_nodes, num_physical, kind):

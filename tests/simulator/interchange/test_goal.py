@@ -48,6 +48,7 @@ def exported(tmp_path_factory):
     return of
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", CASES)
 def test_nothing_is_lost(kind: str, exported):
     case, goal = exported(kind)
@@ -73,6 +74,7 @@ def test_nothing_is_lost(kind: str, exported):
     assert goal.ended_ns() >= max(busy_ns.values()) - 1
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", ["training-step", "decode-step", "prefill-step"])
 def test_on_a_network_that_takes_no_time_a_step_takes_what_it_does_in_railplane(kind: str, exported):
     case, goal = exported(kind)

@@ -63,6 +63,7 @@ def test_without_traffic_there_are_breakdowns_alone(tmp_path):
     save_figure(figure, tmp_path / "kernels.png")
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("count", [2, 6])
 @pytest.mark.parametrize("length", [8, 90])
 def test_labels_do_not_overlap(saved, count, length):
@@ -87,6 +88,7 @@ def test_labels_do_not_overlap(saved, count, length):
         assert box.y1 <= whole.y1
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_same_comparison_gives_the_same_bytes(saved, tmp_path, suffix):
     for name in ("a", "b"):

@@ -89,6 +89,7 @@ def test_a_run_has_the_pictures_that_it_has_something_for(kind: str, pictures):
     assert all(picture.caption.endswith(".") for picture in pictures[kind])
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_every_picture_is_readable(kind: str, pictures):
     for picture in pictures[kind]:

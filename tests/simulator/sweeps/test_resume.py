@@ -15,7 +15,7 @@ from support.sweep_folders import contents
 OVER = {"workload.size": ["1 MiB", "2 MiB"], "workload.ranks": ["all", [1000]]}
 
 
-@pytest.mark.parametrize("number", [10, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [6, pytest.param(40, marks=pytest.mark.slow)])
 def test_sweeps_killed_at_any_moment_go_on_to_the_same_bytes(quick: Path, tmp_path: Path, number: int):
     # Sweeps of twelve points, of which three are refused. Whatever SIGKILL leaves, a resumed sweep adds what
     # is missing, touches no point that is there, and ends in the bytes of a sweep that was never stopped.
@@ -32,7 +32,7 @@ def test_sweeps_killed_at_any_moment_go_on_to_the_same_bytes(quick: Path, tmp_pa
         assert each["redone"] == 0, each
     assert sum(each["killed"] for each in rounds) >= number / 2  # those that kill themselves, at least
     # the moments differ: some sweeps had begun and not ended
-    assert len({each["done"] for each in rounds if each["killed"]}) >= 4
+    assert len({each["done"] for each in rounds if each["killed"]}) >= 3
 
 
 def test_a_write_that_is_cut_off_leaves_nothing_that_counts(quick, tmp_path, monkeypatch):

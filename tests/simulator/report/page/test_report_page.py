@@ -155,6 +155,7 @@ def test_the_page_reaches_for_nothing(folder_of: FolderOf, name: str):
     assert "unsafe" not in policy
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_folder_gives_the_same_page(folder_of: FolderOf, name: str, tmp_path: Path):
     result = Result.load(folder_of(name))
