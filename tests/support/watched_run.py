@@ -1,13 +1,20 @@
 """The command line under Python's audit hooks: `python -m support.watched_run LOG ARGUMENT...`.
 
 The log is a line of JSON for each event that could reach out of the process: a file opened to be written, removed,
-moved or made, a socket, a program that is started, a pickle that names something.
+moved or made, a socket, a program that is started, a pickle that names something (but those of numba's cache).
 """
 
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
+import numba
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_NUMBA = os.path.dirname(numba.__file__) + os.sep  # noqa: PTH120
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _OTHERS = (
     "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.",
@@ -15,6 +22,14 @@ _OTHERS = (
     "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pty.", "pickle.find_class",
     "ctypes.dlopen",
 )  # fmt: skip
+
+
+def is_asked_by_numba() -> bool:
+    """Return whether numba is under way, which keeps what it has compiled of the program as pickles."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.startswith(_NUMBA):
+        frame = frame.f_back
+    return frame is not None
 
 
 def main() -> int:
@@ -35,7 +50,7 @@ def main() -> int:
                 flags = parts[2] if isinstance(parts[2], int) else 0
                 if not flags & _WRITING or parts[0] == held:
                     return
-            elif not event.startswith(_OTHERS):
+            elif not event.startswith(_OTHERS) or (event == "pickle.find_class" and is_asked_by_numba()):
                 return
             os.write(held, (json.dumps([event, *map(str, parts)]) + "\n").encode())
 
