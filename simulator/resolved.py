@@ -11,7 +11,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from simulator.input_files import NamedFile
-from simulator.scenario import LoadedScenario
+from simulator.scenario import LoadedScenario, TooLargeError
 from simulator.yaml_nodes import parse_scalar
 
 
@@ -30,7 +30,7 @@ def resolved_text(loaded: LoadedScenario) -> str:
     return stream.getvalue()
 
 
-def scenario_sha256(loaded: LoadedScenario) -> str:
+def scenario_sha256(loaded: LoadedScenario | TooLargeError) -> str:
     """Return a digest of the resolved scenario and of what the files that it names held when it was loaded.
 
     It is the same however the scenario's file is laid out, and wherever it and the others lie.
@@ -40,7 +40,9 @@ def scenario_sha256(loaded: LoadedScenario) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _resolved_data(loaded: LoadedScenario, name_of: Callable[[NamedFile], str]) -> dict[str, Any]:
+def _resolved_data(
+    loaded: LoadedScenario | TooLargeError, name_of: Callable[[NamedFile], str]
+) -> dict[str, Any]:
     """Return the scenario as plain data, its files named by `name_of`."""
     data = loaded.scenario.model_dump(mode="json")
     for file in loaded.files:

@@ -84,6 +84,18 @@ class LoadedScenario:
         return _setting(self.scenario.cluster, self.num_nodes, self.model, self.folder)
 
 
+class TooLargeError(InputError):
+    """A run would take more memory than this process may have, by its estimate; elsewhere it may not.
+
+    scenario, files: as of the scenario if it were loaded
+    """
+
+    def __init__(self, error: InputError, scenario: Scenario, files: Mapping[NamedFile, str]) -> None:
+        super().__init__(error.file, error.line, error.field, error.message)
+        self.scenario = scenario
+        self.files = files
+
+
 def _setting(cluster: Cluster, num_nodes: int, model: Model | None, folder: Path) -> Setting:
     node = cluster.node_spec
     return Setting(
@@ -179,16 +191,18 @@ def _resolved(scenario: Scenario, document: Document, path: Path, *, any_size: b
         if is_limit(scenario.workload):
             table = load_cost_table("ideal", folder)  # by datasheets, whatever table is named
         table.check(cluster.node_spec.gpu.architecture, cluster.link_profiles)
-    size = _size(
-        scenario, num_nodes, _setting(cluster, num_nodes, model, folder), document, any_size=any_size
-    )
+    resolved = scenario.model_copy(update={"cluster": cluster.model_copy(update={"nodes": num_nodes})})
+    setting = _setting(cluster, num_nodes, model, folder)
+    for size in _sizes(scenario, num_nodes, setting, document):
+        if error := too_large(size, document, any_size=any_size):
+            raise TooLargeError(error, resolved, _digests(scenario, document, folder))
     with blaming(document, "faults"):
         named = needs_graph(scenario.faults)
         graph = build_cluster(cluster.node_spec, num_nodes, cluster.topology) if named else None
         check_faults(scenario.faults, num_nodes, cluster.node_spec.gpus, graph)
     loaded = LoadedScenario(
         document=document,
-        scenario=scenario.model_copy(update={"cluster": cluster.model_copy(update={"nodes": num_nodes})}),
+        scenario=resolved,
         path=path,
         folder=folder,
         node=cluster.node_spec,
@@ -210,27 +224,23 @@ def _resolved(scenario: Scenario, document: Document, path: Path, *, any_size: b
     return replace(loaded, files=_digests(scenario, document, folder))
 
 
-def _size(
-    scenario: Scenario, num_nodes: int, setting: Setting, document: Document, *, any_size: bool
-) -> Estimate:
-    """Return what a run will hold; InputError if there is no memory for that. Nothing large is built yet."""
+def _sizes(scenario: Scenario, num_nodes: int, setting: Setting, document: Document) -> Iterator[Estimate]:
+    """Yield what the cluster's graph will hold, and then what the run will. Nothing large is built yet."""
     cluster = scenario.cluster
     network = cluster.topology, cluster.node_spec, num_nodes
     with blaming(document, "cluster"):
         graph = estimate_graph(*network)
-    check_size(graph, document, any_size=any_size)
+    yield graph
     with blaming(document, "workload"):
         work = scenario.workload.work_size(setting)
     bundle = not touches_switch_cables(scenario.faults)
-    whole = estimate(*network, cluster.routing, work, bundle=bundle, is_reused=not scenario.faults)
-    check_size(whole, document, any_size=any_size)
-    return whole
+    yield estimate(*network, cluster.routing, work, bundle=bundle, is_reused=not scenario.faults)
 
 
-def check_size(size: Estimate, document: Document, *, any_size: bool) -> None:
-    """Raise InputError for what takes more memory than this process may have, unless any size will do."""
-    if not any_size and (refusal := size.refusal(this_process())):
-        raise document.error(as_path(size.field), refusal)
+def too_large(size: Estimate, document: Document, *, any_size: bool) -> InputError | None:
+    """Return the error that this takes more memory than this process may have; None if any size will do."""
+    refusal = "" if any_size else size.refusal(this_process())
+    return document.error(as_path(size.field), refusal) if refusal else None
 
 
 def _digests(scenario: Scenario, document: Document, folder: Path) -> dict[NamedFile, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from simulator.crossings import num_edges
 from simulator.extent import Figure, extent, half_bytes_per_s
-from simulator.scenario import LoadedNetwork, blaming, check_size
+from simulator.scenario import LoadedNetwork, blaming, too_large
 from simulator.size import estimate_graph
 from simulator.units import FieldError
 from topologies import ClusterGraph, CustomNetwork, NetworkCounts, build_cluster
@@ -140,5 +140,6 @@ def graph_to_write(network: LoadedNetwork, counts: NetworkCounts, *, any_size: b
             )
             raise FieldError("nodes", msg)
         size = estimate_graph(cluster.topology, cluster.node_spec, network.num_nodes)
-        check_size(size, network.document, any_size=any_size)
+        if error := too_large(size, network.document, any_size=any_size):
+            raise error
         return build_cluster(cluster.node_spec, network.num_nodes, cluster.topology)

@@ -186,9 +186,18 @@ def _cell(value: Any) -> str:
 
 def _say_what_failed(table: "pd.DataFrame", *, is_kept: bool) -> None:
     """Say how many points have no result; exit status 1 if any failed for another reason than its scenario."""
-    refused, failed = (int((table["outcome"] == outcome).sum()) for outcome in ("refused", "failed"))
+    refused, large, failed = (
+        int((table["outcome"] == outcome).sum()) for outcome in ("refused", "too-large", "failed")
+    )
     if refused:
         typer.echo(f"{refused} of {len(table)} points cannot run: see the column `error`", err=True)
+    if large:
+        again = ", and --resume tries them again where there is more" if is_kept else ""
+        typer.echo(
+            f"{large} of {len(table)} points would take more memory than there is: see the column `error`; "
+            f"--any-size runs them all the same{again}",
+            err=True,
+        )
     if failed:
         again = "; --resume tries them again" if is_kept else ""
         typer.echo(f"{failed} of {len(table)} points failed: see the column `error`{again}", err=True)

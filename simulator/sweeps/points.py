@@ -11,10 +11,12 @@ from typing import Any, Final, Literal
 from simulator import __version__
 from simulator.input_error import InputError, clipped
 from simulator.resolved import scenario_sha256
-from simulator.scenario import LoadedScenario, load_scenario
+from simulator.scenario import LoadedScenario, TooLargeError, load_scenario
 
-# ran: there is a result; refused: the scenario is wrong, and always will be; failed: whatever else went wrong
-Outcome = Literal["ran", "refused", "failed"]
+# ran: there is a result; refused: the scenario is wrong, and always will be; too-large: it would take more memory
+# than there is here; failed: whatever else went wrong
+Outcome = Literal["ran", "refused", "too-large", "failed"]
+FINAL: Final = ("ran", "refused")  # what does not come out otherwise another time, or elsewhere
 
 _MAX_ERROR_CHARACTERS: Final = 600
 
@@ -42,7 +44,7 @@ class Job:
     size_bytes: int = 0
 
 
-def contents_sha256(loaded: LoadedScenario) -> str:
+def contents_sha256(loaded: LoadedScenario | TooLargeError) -> str:
     """Return the digest of everything that the result of a scenario rests on, wherever its files lie."""
     return hashlib.sha256(f"{__version__} {scenario_sha256(loaded)}".encode()).hexdigest()
 
@@ -52,6 +54,8 @@ def run_point(job: Job) -> str:
     try:
         summary = _simulated(job)
         return record_text(job, "ran", "", summary)
+    except TooLargeError as error:
+        return record_text(job, "too-large", said_of(error), None)
     except InputError as error:
         return record_text(job, "refused", said_of(error), None)
     except Exception as error:
@@ -68,6 +72,8 @@ def _simulated(job: Job) -> dict[str, Any]:
             Path(job.scenario), job.overrides, any_path=job.any_path, any_size=job.any_size
         )
         contents = contents_sha256(loaded)
+    except TooLargeError:
+        raise
     except InputError as error:
         msg = f"the scenario could be loaded when the sweep began, and cannot where this point runs: {error}"
         raise RuntimeError(msg) from error

@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 from simulator.durable import remove_unfinished, write_file
 from simulator.input_error import InputError
 from simulator.sweeps.plan import Plan
-from simulator.sweeps.points import Job, Outcome
+from simulator.sweeps.points import FINAL, Job, Outcome
 
 PLAN: Final = "sweep.json"
 POINTS: Final = "points"
@@ -84,7 +84,7 @@ class SweepFolder:
             if not stands or record.get("outcome") not in get_args(Outcome):
                 message = "this is not the record that the sweep wrote; delete it, and it is made again"
                 raise InputError(str(path), None, None, message)
-            if record["outcome"] != "failed":
+            if record["outcome"] in FINAL:
                 yield job.point, text
 
     def _clean(self) -> None:

@@ -89,7 +89,7 @@ def _records(
     missing = [job for job in plan.jobs if job.point not in known]
     for job in missing:
         if refusal := plan.refusals[job.point]:
-            yield job.point, record_text(job, "refused", refusal, None)
+            yield job.point, record_text(job, refusal.outcome, refusal.why, None)
     # grids tend to be written from small to large; with the large points first, none is waited for at the end
     able = [job for job in reversed(missing) if not plan.refusals[job.point]]
     if able:

@@ -19,7 +19,7 @@ def tidy_table(grid: Grid, records: Sequence[str]) -> pd.DataFrame:
 
     Columns: point; one per swept path, numbers where all its values are numbers, else as YAML; step_time_s; every
     metric; breakdown_s.PART; links.KIND.FIGURE; gpu_memory_bytes where any point has it; outcome (ran, refused,
-    failed); error (text, empty if the point ran). What a point lacks is missing (NaN).
+    too-large, failed); error (text, empty if the point ran). What a point lacks is missing (NaN).
     """
     held = [json.loads(record) for record in records]
     summaries = [record["summary"] or {} for record in held]

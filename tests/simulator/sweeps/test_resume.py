@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 import support.killed_sweeps
-from simulator import sweep
+from simulator import load_scenario, sweep
+from simulator import scenario as scenario_module
 from simulator.input_error import InputError
+from simulator.machine_memory import MemoryLimit
 from support.sweep_folders import contents
 
 OVER = {"workload.size": ["1 MiB", "2 MiB"], "workload.ranks": ["all", [1000]]}
@@ -83,6 +85,28 @@ def test_failed_points_run_again_and_refused_ones_do_not(quick, tmp_path, monkey
     assert contents(out) == contents(whole)
     sweep(quick, OVER, jobs=1, out=out, resume=True)
     assert len(calls) == 4  # nothing was missing
+
+
+def test_points_that_are_too_large_here_run_where_there_is_more_memory(quick, tmp_path, monkeypatch):
+    # The first point takes more than the second. Seeds are swept too, and the plan tells the first point's, whichever
+    # points run: it is the same on both machines.
+    quick.write_text(quick.read_text().replace("kind: none", "kind: multi-plane-fat-tree"))
+    over = {"seed": [5, 6], "cluster.nodes": [4, 2]}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    sweep(quick, over, jobs=1, out=whole)
+    sizes = [load_scenario(quick, [f"cluster.nodes={nodes}"]).size.total_bytes for nodes in (4, 2)]
+    assert sizes[0] > sizes[1]
+    limit = MemoryLimit(sizes[0] - 1, "this machine has")
+    with monkeypatch.context() as smaller:
+        smaller.setattr(scenario_module, "this_process", lambda: limit)
+        table = sweep(quick, over, jobs=1, out=out)
+    assert list(table["outcome"]) == ["too-large", "ran", "too-large", "ran"]
+    assert table["error"][0].startswith("cluster.nodes: this run would take about")
+    assert (out / "sweep.json").read_bytes() == (whole / "sweep.json").read_bytes()
+    ran = (out / "points/000001.json").stat()
+    sweep(quick, over, jobs=1, out=out, resume=True)
+    assert contents(out) == contents(whole)
+    assert (out / "points/000001.json").stat() == ran
 
 
 def test_only_the_same_sweep_goes_on(quick, tmp_path, monkeypatch):
