@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 
+from simulator.durable import write_file
 from simulator.scenario import Scenario
 from simulator.units import UNITS, Spec, write_quantity
 from topologies.schema import EDGE_ATTRIBUTES, EDGE_KINDS, GRAPH_ATTRIBUTES, VERTEX_KINDS, Attribute
@@ -328,6 +329,11 @@ def refreshed(text: str, tables: Mapping[str, Callable[[], str]] = GENERATED) ->
     return _BLOCK.sub(refreshed_block, text)
 
 
+def refresh(document: Path, tables: Mapping[str, Callable[[], str]] = GENERATED) -> None:
+    """Write a document's generated tables anew in its file: see `refreshed`; OSError if that cannot be written."""
+    write_file(document, refreshed(document.read_text("utf-8"), tables).encode())
+
+
 if __name__ == "__main__":
-    for file in map(Path, sys.argv[1:]):
-        file.write_text(refreshed(file.read_text("utf-8")), "utf-8")
+    for document in map(Path, sys.argv[1:]):
+        refresh(document)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from simulator.calibration.published_gemms import published
 from simulator.costs import CostTable, load_cost_table
-from simulator.reference import markdown_table, refreshed
+from simulator.reference import markdown_table, refresh
 from simulator.run import simulate
 from simulator.scenario import load_scenario
 
@@ -218,8 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{'.'.join(constant.path)}: {value_of(table, constant):.6g}", file=sys.stderr)
     rows = residual_table(targets, predict(targets, table, options.scenarios))
     if options.write:
-        text = options.write.read_text("utf-8")
-        options.write.write_text(refreshed(text, {"residuals": lambda: rows}), "utf-8")
+        refresh(options.write, {"residuals": lambda: rows})
     else:
         print(rows)
     return 0

@@ -22,7 +22,7 @@ from simulator.calibration.table_file import write_table
 from simulator.calibration.training_pair import pair_table
 from simulator.costs import CostTable, load_cost_table
 from simulator.kernel_times import KernelTimes, Listed, Shape
-from simulator.reference import markdown_table, refreshed
+from simulator.reference import markdown_table, refresh
 
 TABLE: Final = "h800-published"
 _DIGITS: Final = 3  # of a fitted constant; the listed shapes hold to the published rates all the same
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pair": pair_table,
     }
     if options.write:
-        options.write.write_text(refreshed(options.write.read_text("utf-8"), tables), "utf-8")
+        refresh(options.write, tables)
     else:
         print("\n".join(table() for table in tables.values()))
     return 0

@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
+from simulator.durable import write_file
+
 FORMAT: Final = 1
 
 
@@ -140,4 +142,4 @@ def summary_of(times_s: tuple[float, ...]) -> tuple[float, float]:
 
 def write_samples(measurement: Measurement, path: Path) -> None:
     """Write a measurement as JSON."""
-    path.write_text(json.dumps(asdict(measurement), indent=1, allow_nan=False) + "\n", "utf-8")
+    write_file(path, (json.dumps(asdict(measurement), indent=1, allow_nan=False) + "\n").encode())
