@@ -67,7 +67,7 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize("policy", ["static", "ecmp"])
+@pytest.mark.parametrize("policy", [pytest.param("static", marks=pytest.mark.slow), "ecmp"])
 @pytest.mark.parametrize(("num_nodes", "trees", "topology"), NETWORKS)
 def test_flows_share_links_as_on_the_cluster_graph(num_nodes, trees, topology, policy):
     flows = cases.all_to_all(trees, ecmp=policy == "ecmp")

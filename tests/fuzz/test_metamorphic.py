@@ -52,7 +52,7 @@ def shuffled(value: Any, order: random.Random) -> Any:
     return {name: shuffled(value[name], order) for name in names}
 
 
-@drawn(quick=6, share=0.1)
+@drawn(quick=3, share=0.1)
 @given(scenarios(), st.randoms(use_true_random=False))
 def test_the_order_of_fields_changes_nothing(scenario: Drawn, order: random.Random):
     with TemporaryDirectory() as folder:
@@ -67,7 +67,7 @@ def test_the_order_of_fields_changes_nothing(scenario: Drawn, order: random.Rand
         assert getattr(one, name).equals(getattr(other, name)), name
 
 
-@drawn(quick=6, share=0.1)
+@drawn(quick=3, share=0.1)
 @given(scenarios())
 def test_what_a_name_stands_for_may_be_written_out(scenario: Drawn):
     # A node of the catalogue as a whole node, a cost table of it as a file, the number of nodes for `auto`.
@@ -138,7 +138,7 @@ def assert_same_times(one: pd.DataFrame, other: pd.DataFrame) -> None:
         same(one[column], other[column], step_s)
 
 
-@drawn(quick=4, share=0.2)
+@drawn(quick=2, share=0.2)
 @given(
     rows_between(16), st.permutations(range(4)), st.lists(st.permutations(range(2)), min_size=12, max_size=12)
 )
@@ -171,7 +171,7 @@ NETWORKS = [
 ]
 
 
-@drawn(quick=6, share=0.2)
+@drawn(quick=3, share=0.2)
 @given(
     st.sampled_from(NETWORKS),
     st.sampled_from(["adaptive", "adaptive", "static", "ecmp", "least-loaded"]),
@@ -208,7 +208,7 @@ def test_switches_may_have_other_names(
 # What nobody uses
 
 
-@drawn(quick=4, share=0.1)
+@drawn(quick=2, share=0.1)
 @given(st.integers(1, 3), rows_between(8), st.sampled_from(["dead", "slow"]))
 def test_planes_that_nobody_uses_change_nothing(used: int, rows: Any, fault: str):
     # 4 nodes of 4 GPUs with a plane for each NIC: flows among the GPUs with the index `used` take as long as on nodes
@@ -232,7 +232,7 @@ def test_planes_that_nobody_uses_change_nothing(used: int, rows: Any, fault: str
     assert_same_times(alone, broken)
 
 
-@drawn(quick=6, share=0.2)
+@drawn(quick=3, share=0.2)
 @given(scenarios(), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=6))
 def test_transfers_of_no_bytes_that_nobody_waits_for_change_nothing(
     scenario: Drawn, pairs: list[tuple[int, int]]
@@ -261,7 +261,7 @@ def with_nothing_sent(run: Observed, pairs: list[tuple[int, int]]) -> TaskGraph:
     )
 
 
-@drawn(quick=6, share=0.1)
+@drawn(quick=3, share=0.1)
 @given(
     st.sampled_from(NETWORKS),
     st.sampled_from(["adaptive", "static", "ecmp", "least-loaded"]),

@@ -37,7 +37,7 @@ LEAST_VALID: Final = 0.8
 def test_runs_keep_the_invariants(kind: str):
     counts: Counter[str] = Counter()
 
-    @drawn(quick=4, share=SHARES[kind])
+    @drawn(quick=2, share=SHARES[kind])
     @given(scenarios(kind), st.sampled_from(FASTER))
     def check(scenario: Drawn, faster: float) -> None:
         with TemporaryDirectory() as folder:

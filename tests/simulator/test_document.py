@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from simulator.document import MAX_FILE_BYTES, InputError, parse_document, read_document
 from simulator.yaml_nodes import MAX_DEPTH, MAX_TEXT_CHARACTERS, MAX_VALUES, parse_scalar
+from support.params import mostly_slow
 from support.properties import tried_on
 
 TEXT = """\
@@ -220,7 +221,7 @@ def test_very_many_values_are_refused_where_they_become_too_many():
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("case", mostly_slow(HOSTILE.keys(), "brackets", "keys", "folded lines", "blanks"))
 def test_a_full_file_of_anything_is_refused_in_seconds(case):
     unit = HOSTILE[case]
     start = time.process_time()

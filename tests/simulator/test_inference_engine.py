@@ -12,6 +12,7 @@ from simulator.network import LinkCosts
 from simulator.pricing import FREE, Pricing
 from support.clusters import IDEAL, network
 from support.inference_steps import build, dense_model
+from support.params import mostly_slow
 from support.training_steps import model
 from workloads.folds import unfolded
 from workloads.tasks import Collective, CommunicationKernel, ComputeKernel, Stream, TaskGraph, run_in_turn
@@ -44,6 +45,8 @@ CASES = {
     "prefill": {"kind": "prefill-step"},
     "prefill, tensor parallel": {"kind": "prefill-step", "tensor_parallel": 2},
 }
+
+QUICK = ("decode", "loads per layer", "prefill", "tensor parallel")
 
 
 def seconds(kernel: ComputeKernel) -> float:
@@ -164,8 +167,11 @@ def assert_alike(ours: Recording, theirs: Recording) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "topology"),
-    [*((fields, PLANES) for fields in CASES.values()), ({}, RAILS), ({"kind": "prefill-step"}, RAILS)],
-    ids=[*CASES, "decode on rails", "prefill on rails"],
+    mostly_slow(
+        {name: (fields, PLANES) for name, fields in CASES.items()}
+        | {"decode on rails": ({}, RAILS), "prefill on rails": ({"kind": "prefill-step"}, RAILS)},
+        *QUICK,
+    ),
 )
 def test_reused_and_solved_are_the_same(fields, topology):
     graph = step(**fields)
@@ -182,7 +188,7 @@ def test_most_exchanges_of_a_step_are_reused():
     assert recording.collectives_reused > 0.7 * (recording.collectives_solved + recording.collectives_reused)
 
 
-@pytest.mark.parametrize("fields", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("fields", mostly_slow(CASES, *QUICK))
 def test_folded_and_unfolded_are_the_same(fields):
     folded = step(**fields)
     one, each = run(folded), run(unfolded(folded))
@@ -293,7 +299,7 @@ def test_at_their_own_pace_each_rank_gets_its_caches_beside_each_layer(fields):
         )
 
 
-@pytest.mark.parametrize("fields", [*UNEVEN_CASES.values(), *CACHES.values()], ids=[*UNEVEN_CASES, *CACHES])
+@pytest.mark.parametrize("fields", mostly_slow(UNEVEN_CASES | CACHES, "drawn once", "from the host"))
 def test_at_their_own_pace_too_reused_and_solved_are_the_same(fields):
     graph = step(**UNEVEN | fields)
     reused, solved = run(graph), run(graph, reuse=False)
@@ -304,7 +310,7 @@ def test_at_their_own_pace_too_reused_and_solved_are_the_same(fields):
 # Laws
 
 
-@pytest.mark.parametrize("fields", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("fields", mostly_slow(CASES, *QUICK))
 def test_no_step_beats_its_links_or_its_kernels(fields):
     graph = step(**fields)
     recording = run(graph)

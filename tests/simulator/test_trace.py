@@ -13,6 +13,7 @@ from simulator import simulate
 from simulator.result import Result
 from simulator.trace import MAX_BYTES, chrome_trace
 from simulator.trace.counters import link_counters
+from support.params import mostly_slow
 from support.phase_tables import phase_table
 from support.tiny_scenarios import CASES, tiny_scenario
 from support.trace_rules import broken_rules
@@ -168,7 +169,7 @@ def test_without_phases_processes_are_nodes():
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", mostly_slow(CASES.keys(), "collective", "flows", "training-step"))
 def test_traces_of_all_workloads_keep_the_rules(kind: str, tmp_path: Path):
     result = simulate(tiny_scenario(kind, tmp_path))
     trace = trace_of(result)

@@ -8,6 +8,7 @@ from simulator.fault_clock import NO_FAULTS, Faults, Slowdown
 from simulator.network import LinkCosts
 from simulator.pricing import Pricing
 from support.clusters import network
+from support.params import mostly_slow
 from support.training_steps import build
 from workloads.folds import unfolded
 from workloads.tasks import CommunicationKernel, ComputeKernel, TaskGraph
@@ -37,6 +38,7 @@ CASES = {
     "loads per layer": {"schedule": "dualpipe", "pipeline_parallel": 2, "load_changes": "per-layer"},
     "loads per micro-batch": {"schedule": "zb1p", "pipeline_parallel": 2, "load_changes": "per-micro-batch"},
 }
+QUICK = ("dualpipe", "zb1p, unsharded", "loads per layer")
 
 STRAGGLERS = (Slowdown(9, 1.5, 0.0, 0.01), Slowdown(30, 2.0, 0.004, 0.02))
 
@@ -72,8 +74,11 @@ def assert_alike(ours: Recording, theirs: Recording) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "topology"),
-    [*((fields, PLANES) for fields in CASES.values()), (CASES["dualpipe"], RAILS)],
-    ids=[*CASES, "dualpipe on rails"],
+    mostly_slow(
+        {name: (fields, PLANES) for name, fields in CASES.items()}
+        | {"dualpipe on rails": (CASES["dualpipe"], RAILS)},
+        *QUICK,
+    ),
 )
 def test_reused_and_solved_are_the_same(fields, topology):
     graph = step(**fields)
@@ -87,8 +92,11 @@ def test_reused_and_solved_are_the_same(fields, topology):
 
 @pytest.mark.parametrize(
     ("fields", "slow"),
-    [*((fields, STRAGGLERS) for fields in CASES.values()), (CASES["dualpipe"], ())],
-    ids=[*CASES, "dualpipe without stragglers"],
+    mostly_slow(
+        {name: (fields, STRAGGLERS) for name, fields in CASES.items()}
+        | {"dualpipe without stragglers": (CASES["dualpipe"], ())},
+        *QUICK,
+    ),
 )
 def test_folded_and_unfolded_are_the_same(fields, slow):
     folded, faults = step(**fields), Faults(slowdowns=slow)
@@ -100,7 +108,7 @@ def test_folded_and_unfolded_are_the_same(fields, slow):
     assert_alike(one, each)
 
 
-@pytest.mark.parametrize("fields", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("fields", mostly_slow(CASES, *QUICK))
 def test_no_run_beats_its_links_or_its_kernels(fields):
     # A step takes no less than the busiest link needs for what passes it, or a rank for its kernels; and all bytes
     # that transfers have arrive once: what GPUs put on NVLink or NICs is no less than what they send.

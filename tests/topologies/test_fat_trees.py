@@ -55,6 +55,7 @@ def test_ft2_of_table_3() -> None:
     assert (counts.endpoints, counts.switches, counts.links) == (2048, 96, 2048)
 
 
+@pytest.mark.slow  # the graph takes seconds
 def test_mpft_of_table_3() -> None:
     # Eight planes of the above. Table 3, MPFT: 16,384 endpoints, 768 switches, 16,384 links.
     graph = build_cluster(H800, 2048, multi_plane(planes=8))

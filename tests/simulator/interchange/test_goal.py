@@ -14,6 +14,7 @@ from simulator.interchange.goal_builder import schedule_of
 from simulator.interchange.schedule import CPU_OF_STREAM, Schedule, Whole
 from support.clusters import IDEAL, network
 from support.interchange_text import Goal, bytes_by_hand, read_goal
+from support.params import mostly_slow
 from support.tiny_scenarios import CASES, tiny_scenario
 from workloads.tasks import Collective, Stream, Task, TaskGraph, Transfer, Transfers, run_in_turn
 
@@ -49,7 +50,9 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize(
+    "kind", mostly_slow(CASES.keys(), "collective", "expert-parallel", "flows", "training-step")
+)
 def test_nothing_is_lost(kind: str, exported):
     case, goal = exported(kind)
     assert goal.num_ranks == case.graph.num_ranks == 16

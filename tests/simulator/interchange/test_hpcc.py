@@ -9,6 +9,7 @@ from simulator import load_scenario, simulate
 from simulator.interchange import ACCEPTANCES, Case, NotSayableError, write_hpcc
 from support.command_line import railplane
 from support.interchange_text import Hpcc, read_hpcc
+from support.params import mostly_slow
 from support.tiny_scenarios import CASES, tiny_scenario
 
 EVERYTHING = tuple(ACCEPTANCES)
@@ -74,7 +75,10 @@ def test_links_have_the_rates_and_latencies_of_the_cost_table(tmp_path: Path):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("kind", [kind for kind in CASES if kind != "kernels"])
+@pytest.mark.parametrize(
+    "kind",
+    mostly_slow([kind for kind in CASES if kind != "kernels"], "expert-parallel", "flows", "training-step"),
+)
 def test_no_byte_of_the_network_is_lost(kind: str, tmp_path: Path):
     case = Case.of(tiny_scenario(kind, tmp_path))
     hpcc = written(case, tmp_path)

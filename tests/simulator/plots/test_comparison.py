@@ -10,6 +10,7 @@ from simulator import compare, load_scenario, simulate
 from simulator.comparison import Comparison
 from simulator.plots import save_figure
 from simulator.plots.comparison import draw_comparison
+from support.params import mostly_slow
 
 TEXT = """\
 name: a-scenario
@@ -64,7 +65,7 @@ def test_without_traffic_there_are_breakdowns_alone(tmp_path):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 6])
 @pytest.mark.parametrize("length", [8, 90])
 def test_labels_do_not_overlap(saved, count, length):
     figure = draw_comparison(compared(saved, count, length))
@@ -89,7 +90,7 @@ def test_labels_do_not_overlap(saved, count, length):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("suffix", mostly_slow([".png", ".svg"], ".svg"))
 def test_the_same_comparison_gives_the_same_bytes(saved, tmp_path, suffix):
     for name in ("a", "b"):
         save_figure(draw_comparison(compared(saved, 2, 8)), tmp_path / f"{name}{suffix}")

@@ -15,6 +15,7 @@ from simulator.plots import Picture, result_pictures, save_figure
 from simulator.plots.picture import PICTURE_NAMES
 from simulator.plots.saving import rendered
 from simulator.result import Result
+from support.params import mostly_slow
 from support.tiny_scenarios import CASES, tiny_scenario
 
 MOVES = ["overview", "network_load", "gpu_links", "utilisation_map", "utilisation_lines"]
@@ -90,7 +91,7 @@ def test_a_run_has_the_pictures_that_it_has_something_for(kind: str, pictures):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("kind", EXPECTED)
+@pytest.mark.parametrize("kind", mostly_slow(EXPECTED.keys(), "flows", "training-step"))
 def test_every_picture_is_readable(kind: str, pictures):
     for picture in pictures[kind]:
         check_readable(picture.figure)

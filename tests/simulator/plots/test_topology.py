@@ -96,6 +96,7 @@ def boxes_hold_their_texts(figure: Figure) -> None:
                     assert extent.x1 <= box.x1
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("case", [*SMALL.items(), *LARGE.items()], ids=lambda case: case[0])
 def test_networks_are_legible(case, tmp_path):
     figure = drawn(spec(tmp_path, *case[1]))

@@ -36,4 +36,4 @@ def test_documented_sweeps_can_run(command):
     grid = make_grid(read_over(given["--over"]), given["--set"])
     plan = make_plan(ROOT / scenario, grid, given["--set"])
     # which points fit in memory may be what is asked; nothing else may be wrong with any
-    assert [refusal for refusal in plan.refusals if refusal and "a GPU needs" not in refusal] == []
+    assert [refusal for refusal in plan.refusals if refusal and "a GPU needs" not in refusal.why] == []

@@ -20,6 +20,7 @@ from simulator.calibration.gpu.build import (
     kernel_sources,
 )
 from simulator.calibration.gpu.build_gemm import find_cublaslt
+from support.params import mostly_slow
 
 # Writes down how it was called, and a "library" that says the same; fails where the file `refuse` is beside it.
 PRETENDED_NVCC = """#!/bin/sh
@@ -196,7 +197,10 @@ def cublaslt_options(source):
         pytest.skip(str(missing))
 
 
-@pytest.mark.parametrize("source", sorted(CUDA_FOLDER.glob("*.cu")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "source",
+    mostly_slow({path.name: path for path in sorted(CUDA_FOLDER.glob("*.cu"))}, "copy.cu", "norm.cu"),
+)
 def test_every_source_compiles_for_hopper_without_spilling(source, tmp_path):
     nvcc = nvcc_or_skip()
     wanted = ["-Xptxas", "-v", "-Werror", "all-warnings", "-c", str(source), "-o", str(tmp_path / "object.o")]

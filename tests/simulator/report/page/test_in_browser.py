@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-NAMES = ["training", "decode", "flows"]
-WIDTHS = [360, 768, 1440]
+from support.params import mostly_slow
+
+NAMES = mostly_slow(["training", "decode", "flows"], "training", "flows")
+WIDTHS = [360, pytest.param(768, marks=pytest.mark.slow), 1440]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FolderOf = Callable[[str], Path]
 
