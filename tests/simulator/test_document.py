@@ -213,7 +213,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.no_cover
+@pytest.mark.slow  # a list that is too deep, too long or too large in other ways is refused above
 def test_very_many_values_are_refused_where_they_become_too_many():
     error = refusal("a: [" + "1," * (MAX_VALUES + 1) + "]")
     assert (error.line, error.field) == (1, "a.49998")

@@ -76,9 +76,10 @@ def test_a_new_result_replaces_an_earlier_one_and_no_file_of_others(old: Path):
 @pytest.mark.parametrize(
     ("ending", "every"),
     [
-        ("killed", 1),
+        ("killed", 2),
         ("full", 2),
         ("interrupted", 3),
+        pytest.param("killed", 1, marks=pytest.mark.slow),
         pytest.param("full", 1, marks=pytest.mark.slow),
         pytest.param("interrupted", 1, marks=pytest.mark.slow),
     ],

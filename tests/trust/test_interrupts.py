@@ -105,7 +105,8 @@ def test_a_run_that_is_stopped_as_it_saves_leaves_the_earlier_result(
     assert contents(out) == before | {"notes.md": b"mine"}
 
 
-@pytest.mark.parametrize(("sent", "status", "line"), BY_CTRL_C)
+@pytest.mark.slow  # a sweep's processes are ended in the same way
+@pytest.mark.parametrize(("sent", "status", "line"), SIGNALS)
 def test_processes_of_a_comparison_end_with_it(work, tmp_path, sent, status, line):
     out = tmp_path / "out"
     files = (work / "long.yaml", work / "rails.yaml")
@@ -119,7 +120,7 @@ def test_processes_of_a_comparison_end_with_it(work, tmp_path, sent, status, lin
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(("sent", "status", "line"), BY_SIGTERM)
 def test_a_sweep_that_is_stopped_keeps_its_points_and_says_how_to_go_on(
     work, tmp_path, sent, status, line, jobs

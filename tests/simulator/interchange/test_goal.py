@@ -78,7 +78,9 @@ def test_nothing_is_lost(kind: str, exported):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("kind", ["training-step", "decode-step", "prefill-step"])
+@pytest.mark.parametrize(
+    "kind", mostly_slow(["training-step", "decode-step", "prefill-step"], "training-step")
+)
 def test_on_a_network_that_takes_no_time_a_step_takes_what_it_does_in_railplane(kind: str, exported):
     case, goal = exported(kind)
     endless = dict.fromkeys(("nvlink", "pcie", "nic"), "1e18 B/s")

@@ -22,6 +22,7 @@ def workers() -> list[psutil.Process]:
     return [each for each in below if "LokyProcess" in " ".join(each.cmdline())]
 
 
+@pytest.mark.slow  # one of a cluster is killed every day (test_cluster.py)
 def test_a_worker_that_is_killed_costs_nothing(quick: Path, tmp_path: Path):
     one, two, killed = tmp_path / "one", tmp_path / "two", []
 

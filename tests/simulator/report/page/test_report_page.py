@@ -18,6 +18,7 @@ from simulator.report.parts import ReportList, ReportSentence, ReportTable
 from simulator.report.sections import report_sections
 from simulator.report.terminal import print_report
 from simulator.result import Result
+from support.params import mostly_slow
 
 NAMES = ["training", "decode", "flows"]
 FolderOf = Callable[[str], Path]
@@ -156,7 +157,7 @@ def test_the_page_reaches_for_nothing(folder_of: FolderOf, name: str):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "training"))
 def test_a_saved_folder_gives_the_same_page(folder_of: FolderOf, name: str, tmp_path: Path):
     result = Result.load(folder_of(name))
     pictures = result_pictures(result)
