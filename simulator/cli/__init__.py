@@ -16,7 +16,7 @@ from simulator.cli.export import export
 from simulator.cli.model import model
 from simulator.cli.run import run
 from simulator.cli.scenario_files import check, schema
-from simulator.cli.stopping import stoppable, stopped_by_signals
+from simulator.cli.stopping import stoppable, stopped_by_signals, tell_of_signal
 from simulator.cli.sweep import sweep
 from simulator.cli.topology import topology
 from simulator.input_error import InputError
@@ -52,3 +52,6 @@ def main() -> None:
     except InputError as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
+    except (KeyboardInterrupt, SystemExit):
+        tell_of_signal()
+        raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulator.cli.stopping import stoppable
+from simulator.cli.stopping import raise_if_stopped, stoppable
 from simulator.input_error import InputError
 
 if TYPE_CHECKING:
@@ -107,4 +107,10 @@ def progress_bar() -> Iterator[Callable[[float], None]]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Simulating", total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+
+        def show(share: float) -> None:
+            raise_if_stopped()
+            bar.update(task, completed=share)
+
+        raise_if_stopped()
+        yield show

@@ -17,12 +17,20 @@ import typer
 _CALLED: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _AS_SIGNAL: Final = 128  # what shells add to the number of the signal that ended a program
-_arrived: list[signal.Signals] = []  # while `stopped_by_signals` listens
+_arrived: list[signal.Signals] = []  # since `stopped_by_signals` listens, and not told of yet
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM has come.
+
+    A class of its own, since CPython ends a process by SIGINT, whatever its exit status, if a KeyboardInterrupt
+    itself has ever left a text that was run by `exec`, as many a library does when it is imported.
+    """
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt where Ctrl-C or SIGTERM arrives, unless the process was told to ignore it."""
+    """Raise Stopped where Ctrl-C or SIGTERM arrives, unless the process was told to ignore it."""
     before: dict[signal.Signals, Any] = {}
     _arrived.clear()
     try:
@@ -34,15 +42,19 @@ def stopped_by_signals() -> Iterator[None]:
         yield
     finally:
         for each, handler in before.items():
-            if (
-                signal.getsignal(each) is _stop
-            ):  # if not, the end has been told, and it ends the process at once
+            if signal.getsignal(each) is _stop:  # or it ends the process at once, the end being told
                 signal.signal(each, handler)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     _arrived.append(signal.Signals(number))
-    raise KeyboardInterrupt
+    raise Stopped
+
+
+def raise_if_stopped() -> None:
+    """Raise Stopped again if a signal has come that whoever was running then has made nothing of."""
+    if _arrived:
+        raise Stopped
 
 
 @contextmanager
@@ -63,6 +75,15 @@ def stoppable(kept: Callable[[], str]) -> Iterator[None]:
             _end_stopped(kept)
         _end_for_want(error, kept)
         raise
+
+
+def tell_of_signal() -> None:
+    """End with a line and a status if a signal has come of which no command has told: it was not begun, or done."""
+    if _arrived:
+        number = _arrived[0]
+        _arrived.clear()
+        typer.echo(f"Stopped by {_CALLED[number]}", err=True)
+        raise SystemExit(_AS_SIGNAL + number) from None
 
 
 def _end_stopped(kept: Callable[[], str]) -> NoReturn:
@@ -92,6 +113,7 @@ def _end(why: str, kept: Callable[[], str], status: int) -> NoReturn:
         signal.signal(each, signal.SIG_IGN)
     said = kept()
     typer.echo(f"{why}{said}" if said else why.rstrip(":; "), err=True)
+    _arrived.clear()
     for each in ours:
         signal.signal(each, signal.SIG_DFL)
     raise typer.Exit(status) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from simulator.cli.options import AnyPath, AnySize, AsJson, Overrides, folder_option
-from simulator.cli.stopping import stoppable
+from simulator.cli.stopping import raise_if_stopped, stoppable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,12 @@ def _points_bar() -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("points", total=None)
-        yield lambda done, all_points: bar.update(task, completed=done, total=all_points)
+
+        def show(done: int, all_points: int) -> None:
+            raise_if_stopped()
+            bar.update(task, completed=done, total=all_points)
+
+        yield show
 
 
 def _print_json(scenario: Path, table: "pd.DataFrame") -> None:
