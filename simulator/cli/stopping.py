@@ -23,8 +23,8 @@ _arrived: list[signal.Signals] = []  # since `stopped_by_signals` listens, and n
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM has come.
 
-    A class of its own, since CPython ends a process by SIGINT, whatever its exit status, if a KeyboardInterrupt
-    itself has ever left a text that was run by `exec`, as many a library does when it is imported.
+    A class of its own, since CPython ends a module that runs as the program by SIGINT, whatever its exit status, if a
+    KeyboardInterrupt itself has ever left a text that was run by `exec`, as many a library does when it is imported.
     """
 
 

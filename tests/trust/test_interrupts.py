@@ -183,8 +183,9 @@ def test_a_signal_that_is_swallowed_is_heard_at_the_next_step(monkeypatch, capsy
     assert capsys.readouterr().err == "Stopped by SIGTERM: nothing was written\n"
 
 
-def test_a_signal_within_a_text_that_is_run_leaves_the_status_as_it_is():
-    program = (
+def test_a_signal_within_a_text_that_is_run_leaves_the_status_as_it_is(tmp_path):
+    # of a program that is a module, which CPython ends otherwise than one that is a file
+    (tmp_path / "stopped_program.py").write_text(
         "import os, signal, sys, typer\n"
         "import simulator.cli as cli\n"
         "from simulator.cli.stopping import stoppable\n"
@@ -197,9 +198,12 @@ def test_a_signal_within_a_text_that_is_run_leaves_the_status_as_it_is():
         "cli.app = app\n"
         "cli.main()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "stopped_program"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (143, "Stopped by SIGTERM\n")
 
