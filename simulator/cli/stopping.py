@@ -32,6 +32,13 @@ class Stopped(KeyboardInterrupt):
 def stopped_by_signals() -> Iterator[None]:
     """Raise Stopped where Ctrl-C or SIGTERM arrives, unless the process was told to ignore it."""
     before: dict[signal.Signals, Any] = {}
+    report = sys.unraisablehook
+
+    def report_others(ignored: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(ignored.exc_type, Stopped):  # where that could not be raised, the next step does
+            report(ignored)
+
+    sys.unraisablehook = report_others
     _arrived.clear()
     try:
         for each in _CALLED:
@@ -41,6 +48,7 @@ def stopped_by_signals() -> Iterator[None]:
                 signal.signal(each, _stop)
         yield
     finally:
+        sys.unraisablehook = report
         for each, handler in before.items():
             if signal.getsignal(each) is _stop:  # or it ends the process at once, the end being told
                 signal.signal(each, handler)
